@@ -1,0 +1,85 @@
+# make run    builds vasta and runs its demonstration
+# make test   installs what the tests need with apt when it is missing, then runs every test
+# The rest: build, race, lint, fuzz, bench, soak, install, uninstall, clean. CONTRIBUTING.md says when to use which.
+
+SHELL   := /bin/bash
+GO      ?= go
+PREFIX  ?= /usr/local
+DESTDIR ?=
+
+# Version control is asked here and not by the go command, which refuses to build in a tree owned by somebody else.
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+export CGO_ENABLED := 0
+export GOFLAGS := -buildvcs=false $(filter-out -buildvcs=%,$(GOFLAGS))
+
+# Tests make network namespaces, so they run as root; the build, and its cache, stay the caller's.
+ifeq ($(shell id -u),0)
+SUDO     :=
+TESTEXEC :=
+else
+SUDO     := sudo
+TESTEXEC := -exec "sudo -E env PATH=$$PATH"
+endif
+
+# 180 s for each package and 15 minutes in all are promises to whoever waits for them; a package that breaks one fails.
+TESTFLAGS ?= -timeout 180s -count=1
+WHOLE     := timeout --signal=INT 15m
+SOAKTIME  ?= 10m
+# The race detector cannot judge memory that is mapped outside the Go heap: it runs where everything is on the heap.
+RACED     := ^github.com/vasta-net/vasta/(flow|hostsock|internal/options|packet|ring|stats|timer|worker)(/|$$)
+LINTER    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+.PHONY: all build run test prepare vet race lint fuzz bench soak install uninstall clean
+
+all: build
+
+build:
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/vasta ./cmd/vasta
+
+run: build
+	./bin/vasta demo
+
+test: prepare vet
+	$(WHOLE) $(GO) test $(TESTFLAGS) $(TESTEXEC) ./...
+
+prepare:
+	$(SUDO) .ci/prepare
+
+vet:
+	$(GO) vet ./...
+
+race: prepare
+	CGO_ENABLED=1 $(WHOLE) $(GO) test -race $(TESTFLAGS) $(TESTEXEC) $$($(GO) list ./... | grep -E '$(RACED)')
+
+lint:
+	$(GO) run $(LINTER) run ./...
+
+# Every fuzz target of every package, one after the other; go test -fuzz takes one at a time.
+fuzz: FUZZTIME ?= 30s
+fuzz:
+	@set -euo pipefail; \
+	for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -r -n1 dirname | sort -u); do \
+		for target in $$(grep -rhoE '^func Fuzz[A-Za-z0-9_]+' $$dir/*_test.go | sed 's/^func //'); do \
+			echo "== $$dir $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$dir; \
+		done; \
+	done
+
+bench: build
+	$(SUDO) ./bin/vasta bench net $(BENCHFLAGS)
+
+# The long forms: every fuzz target for SOAKTIME, then the race detector.
+soak:
+	$(MAKE) fuzz FUZZTIME=$(SOAKTIME)
+	$(MAKE) race
+
+install: build
+	install -D -m 0755 bin/vasta $(DESTDIR)$(PREFIX)/bin/vasta
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/vasta
+
+clean:
+	rm -rf bin
