@@ -1,0 +1,74 @@
+// Package hostsock is the host side of every flow: the sockets of the machine vasta runs on.
+//
+// Host is the interface that the worker works with. System implements it with system calls; package
+// hostsock/hosttest is its scripted twin, which returns short writes, EAGAIN, EMFILE and resets on demand.
+//
+// A Host belongs to one worker and is not safe for concurrent use. No method blocks, except Wait. Errors are plain
+// errno values, 0 for success, so that no call allocates.
+package hostsock
+
+import (
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// Errno is the error of a host call; 0 means success.
+type Errno = unix.Errno
+
+// Event is one readiness report of Wait. Reports are edge-triggered: after one, the reader or writer goes on
+// until EAGAIN.
+type Event struct {
+	Token         uint64 // as given to Watch
+	In, Out       bool   // may be read (or accepted, or is at end of file); may be written
+	Hangup, Error bool   // both directions are closed; an error waits in ConnectResult
+}
+
+// Origin says where an outbound socket starts from. The zero value lets the kernel choose.
+type Origin struct {
+	Addr   netip.AddrPort // local address, port 0 for any; invalid for none
+	Device string         // interface to bind to, "" for none
+}
+
+// Host opens, moves data through and closes host sockets. Descriptors are the Host's own names for its sockets.
+// All sockets are non-blocking and close-on-exec; TCP sockets have TCP_NODELAY and deliver urgent data inline.
+type Host interface {
+	// Watch registers fd for edge-triggered events of both directions under token. Close ends it.
+	Watch(fd int, token uint64) Errno
+	// Wait fills events and returns how many there are. It waits at most timeout nanoseconds; 0 polls,
+	// a negative timeout waits without limit. An interrupted wait returns 0.
+	Wait(events []Event, timeout int64) int
+
+	// ConnectTCP opens a socket and begins to connect it. 0 means that the connection is under way: the first event with Out,
+	// Error or Hangup tells that ConnectResult is known. An immediate failure leaves no descriptor behind.
+	ConnectTCP(from Origin, to netip.AddrPort) (fd int, err Errno)
+	// ConnectResult is the pending error of the socket (SO_ERROR); 0 after a successful connect.
+	ConnectResult(fd int) Errno
+	// ListenTCP opens a listening socket. An IPv6 address accepts IPv6 only, except for [::] with dual set.
+	ListenTCP(at netip.AddrPort, device string, dual bool) (fd int, err Errno)
+	// Accept takes one connection. peer and local have IPv4-mapped addresses unmapped.
+	Accept(fd int) (conn int, peer, local netip.AddrPort, err Errno)
+	// Send writes the pieces in order, as one system call for up to 64 of them, and returns how many bytes were taken. The
+	// pieces stay the caller's and are not kept.
+	Send(fd int, bufs [][]byte) (n int, err Errno)
+	// Recv reads into buf. 0 bytes without an error is the end of the stream.
+	Recv(fd int, buf []byte) (n int, err Errno)
+	// ShutdownWrite sends the end of the stream to the peer.
+	ShutdownWrite(fd int) Errno
+	// Abort closes fd so that a TCP peer sees a reset (SO_LINGER with zero time).
+	Abort(fd int)
+	// Close closes fd. A TCP peer sees the end of the stream.
+	Close(fd int)
+
+	// OpenUDP opens a UDP socket bound to from, if that is valid, and connected to to, if that is valid.
+	OpenUDP(from Origin, to netip.AddrPort, dual bool) (fd int, err Errno)
+	// SendTo sends one datagram made of the pieces, to the connected peer when to is invalid.
+	SendTo(fd int, bufs [][]byte, to netip.AddrPort) Errno
+	// RecvFrom takes one datagram into buf. A longer datagram is cut and reported with its real length n > len(buf).
+	// A pending ICMP error is returned as its errno (ECONNREFUSED and the like).
+	RecvFrom(fd int, buf []byte) (n int, from netip.AddrPort, err Errno)
+
+	// OpenPing opens an ICMP or ICMPv6 echo socket ("ping socket") with the given echo identifier, 0 for any, connected to
+	// to. Send and Recv then carry ICMP messages from the type byte on.
+	OpenPing(id uint16, to netip.Addr) (fd int, err Errno)
+}

@@ -1,0 +1,59 @@
+// Package link is the one interface between frames and everything above them.
+//
+// A Queue moves whole Ethernet frames, each with a virtio-net header, between a guest and one worker. GSO frames of up
+// to 64 KiB pass whole and checksums stay partial, whatever the MTU.
+package link
+
+import (
+	"errors"
+
+	"github.com/vasta-net/vasta/packet"
+)
+
+// ErrGone says that the guest's end of the link does not exist any more.
+var ErrGone = errors.New("link: the guest's end is gone")
+
+// MaxHead is the longest Out.Head in bytes: Ethernet, IP and TCP headers with all options.
+const MaxHead = 14 + 60 + 60
+
+// Out is one frame on its way to the guest. Everything in it stays the caller's; Send keeps no reference to
+// Head, and none to the memory of Payload beyond what its link kind states.
+type Out struct {
+	Hdr     packet.NetHdr
+	Head    []byte   // from the Ethernet header on; at most MaxHead bytes
+	Payload [][]byte // the rest of the frame
+}
+
+// Features says what a link carries.
+type Features struct {
+	Csum       bool // partial checksums, both ways
+	TSO4, TSO6 bool // TCP segments larger than the MTU, both ways
+	USO        bool // UDP_L4 segments larger than the MTU, both ways
+}
+
+// Queue is one queue pair of a link. It belongs to one worker and is not safe for concurrent use. No method
+// blocks, allocates or keeps the slices it is given.
+type Queue interface {
+	// Fd is the descriptor that becomes readable when frames wait; the worker watches it.
+	Fd() int
+	// Receive fills frames in arrival order and returns how many there are; 0 says that none waits. The frames' memory is
+	// borrowed from the queue until the next Receive.
+	Receive(frames []packet.Frame) (int, error)
+	// Send gives one frame to the guest. False says that the queue is full: nothing was taken, and the
+	// caller tries again later. A frame that the link refuses for good is counted by the queue and reported as taken.
+	Send(out *Out) bool
+	// Flush makes what was sent visible to the guest, where Send alone does not.
+	Flush()
+	// Features never change over the lifetime of the queue.
+	Features() Features
+	// Counters are the system calls and refused frames so far.
+	Counters() Counters
+	// Close gives the queue's memory and descriptors back.
+	Close() error
+}
+
+// Counters of a queue.
+type Counters struct {
+	Reads, Writes uint64 // system calls
+	Refused       uint64 // frames that the link refused for good
+}

@@ -1,0 +1,98 @@
+// Package stats holds the counters of the datapath.
+//
+// A Worker block belongs to one worker, which alone writes it, without atomics. Everyone else
+// gets a copy, taken by that worker between two batches, so a copy is consistent in itself.
+package stats
+
+// Reason says why a frame, a segment or a flow was dropped or refused.
+type Reason uint8
+
+// The reasons. Each has a stable name in the JSON output (see String).
+const (
+	None              Reason = iota
+	ShortFrame               // shorter than the headers it announces
+	LongFrame                // longer than the link carries
+	BadVnetHeader            // virtio-net header contradicts the frame
+	BadEtherType             // neither ARP, IPv4 nor IPv6
+	BadIPHeader              // version, header length or total length wrong
+	BadIPChecksum            // IPv4 header checksum wrong
+	BadExtension             // IPv6 extension header chain malformed or too long
+	Fragment                 // an IP fragment
+	BadSource                // source address that no guest may use
+	BadDestination           // destination that cannot be reached from here
+	BadTransport             // TCP, UDP or ICMP header malformed
+	BadChecksum              // transport checksum wrong
+	BadOption                // malformed TCP option or NDP option
+	BadARP                   // malformed ARP
+	BadNDP                   // malformed or illegal neighbour discovery
+	UnknownProtocol          // IP protocol that is not carried
+	Disabled                 // protocol switched off by an option
+	TCPNoFlow                // segment of no known flow (answered by a reset)
+	TCPOutOfWindow           // segment outside the receive window (answered by an ACK)
+	TCPBadAck                // acknowledges what was never sent
+	TCPBadReset              // reset that is not acceptable
+	TCPPAWS                  // old timestamp
+	TCPOutOfOrderFull        // no room left to remember another hole
+	FlowTableFull            // no room for another flow
+	BudgetSpent              // memory promises would exceed the budget
+	NoDescriptors            // EMFILE or ENFILE
+	NoBuffers                // ENOBUFS or ENOMEM
+	NoPorts                  // EADDRNOTAVAIL
+	HostRefused              // the host answered ECONNREFUSED
+	HostUnreachable          // the host answered that there is no way
+	HostError                // any other error of a host socket
+	SocketFull               // datagram that the host socket did not take
+	LinkFull                 // frame that the link did not take
+	TooLong                  // datagram longer than the link or the socket carries
+	NumReasons        = iota // how many there are
+)
+
+var reasonNames = [NumReasons]string{
+	"none", "short_frame", "long_frame", "bad_vnet_header", "bad_ethertype", "bad_ip_header", "bad_ip_checksum",
+	"bad_extension", "fragment", "bad_source", "bad_destination", "bad_transport", "bad_checksum", "bad_option",
+	"bad_arp", "bad_ndp", "unknown_protocol", "disabled", "tcp_no_flow", "tcp_out_of_window", "tcp_bad_ack",
+	"tcp_bad_reset", "tcp_paws", "tcp_out_of_order_full", "flow_table_full", "budget_spent", "no_descriptors",
+	"no_buffers", "no_ports", "host_refused", "host_unreachable", "host_error", "socket_full", "link_full", "too_long",
+}
+
+// String is the reason's name in the JSON output.
+func (r Reason) String() string {
+	if int(r) < len(reasonNames) {
+		return reasonNames[r]
+	}
+	return "unknown"
+}
+
+// Worker is the block of counters of one worker.
+type Worker struct {
+	RxFrames, RxBytes uint64 // from the guest
+	TxFrames, TxBytes uint64 // to the guest
+	Drops             [NumReasons]uint64
+
+	TCPOpened, TCPAccepted, TCPClosed, TCPReset uint64
+	TCPRetransmits, TCPTimeouts                 uint64
+	TCPOutOfOrder, TCPDuplicate                 uint64
+	TCPHeldBytes                                uint64 // total ever copied to hold pages
+	UDPOpened, UDPClosed                        uint64
+	ICMPOpened, ICMPClosed                      uint64
+	ICMPErrorsSent                              uint64
+
+	// System calls by kind.
+	SysWait, SysLinkRead, SysLinkWrite, SysSend, SysRecv, SysSocket uint64
+
+	// Levels at the time of the copy.
+	Flows, TCPFlows, UDPFlows, ICMPFlows uint64
+	Promised, Held, Budget               uint64 // bytes: advertised to guests, queued for host sockets, limit
+	PagesInUse, FragsInUse               uint64
+}
+
+// Drop counts one drop.
+func (w *Worker) Drop(r Reason) { w.Drops[r]++ }
+
+// Dropped is the sum over all reasons.
+func (w *Worker) Dropped() (n uint64) {
+	for _, d := range w.Drops {
+		n += d
+	}
+	return n
+}
