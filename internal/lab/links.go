@@ -1,0 +1,120 @@
+package lab
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// LinkName is the name that the veth has at both ends.
+const LinkName = "eth0"
+
+// MTU is the largest that veth and TAP links carry as one IP packet, rounded to
+// a multiple of the word size as pasta and slirp4netns do.
+const MTU = 65520
+
+// The lab's addresses, all from the ranges reserved for documentation.
+var (
+	HostAddr4 = netip.MustParsePrefix("192.0.2.2/24")
+	HostAddr6 = netip.MustParsePrefix("2001:db8::2/64")
+	InetAddr4 = netip.MustParsePrefix("192.0.2.1/24")
+	InetAddr6 = netip.MustParsePrefix("2001:db8::1/64")
+	// FarAddr4 and FarAddr6 are on inet's loopback; host reaches them through
+	// its default routes.
+	FarAddr4 = netip.MustParsePrefix("198.51.100.1/32")
+	FarAddr6 = netip.MustParsePrefix("2001:db8:ffff::1/128")
+)
+
+// join lays the veth between the two namespaces and gives both their addresses.
+func (l *Lab) join() error {
+	err := l.Host.Do(func() error {
+		return netlink.LinkAdd(&netlink.Veth{
+			LinkAttrs:     netlink.LinkAttrs{Name: LinkName, MTU: MTU},
+			PeerName:      LinkName,
+			PeerMTU:       MTU,
+			PeerNamespace: netlink.NsFd(l.Inet.file.Fd()),
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("veth: %w", err)
+	}
+	if err := l.Inet.configure(InetAddr4, InetAddr6); err != nil {
+		return err
+	}
+	if err := l.Inet.addAddresses("lo", FarAddr4, FarAddr6); err != nil {
+		return err
+	}
+	if err := l.Host.configure(HostAddr4, HostAddr6); err != nil {
+		return err
+	}
+	return l.Host.addDefaultRoutes(InetAddr4.Addr(), InetAddr6.Addr())
+}
+
+// configure brings the loopback and the veth up and gives the veth its addresses.
+func (ns *Namespace) configure(addrs ...netip.Prefix) error {
+	for _, name := range []string{"lo", LinkName} {
+		err := ns.withLink(name, func(link netlink.Link) error { return netlink.LinkSetUp(link) })
+		if err != nil {
+			return fmt.Errorf("%s up: %w", name, err)
+		}
+	}
+	return ns.addAddresses(LinkName, addrs...)
+}
+
+// addAddresses adds addresses without duplicate address detection, so that they
+// work at once.
+func (ns *Namespace) addAddresses(name string, addrs ...netip.Prefix) error {
+	return ns.withLink(name, func(link netlink.Link) error {
+		for _, a := range addrs {
+			addr := &netlink.Addr{IPNet: ipNet(a)}
+			if a.Addr().Is6() {
+				addr.Flags = unix.IFA_F_NODAD
+			}
+			if err := netlink.AddrAdd(link, addr); err != nil {
+				return fmt.Errorf("address %v: %w", a, err)
+			}
+		}
+		return nil
+	})
+}
+
+func (ns *Namespace) addDefaultRoutes(gateways ...netip.Addr) error {
+	return ns.withLink(LinkName, func(link netlink.Link) error {
+		for _, gw := range gateways {
+			route := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: gw.AsSlice()}
+			if err := netlink.RouteAdd(route); err != nil {
+				return fmt.Errorf("default route via %v: %w", gw, err)
+			}
+		}
+		return nil
+	})
+}
+
+// SetMTU sets the MTU, in bytes, of both ends of the veth.
+func (l *Lab) SetMTU(mtu int) error {
+	for _, ns := range []*Namespace{l.Host, l.Inet} {
+		err := ns.withLink(LinkName, func(link netlink.Link) error { return netlink.LinkSetMTU(link, mtu) })
+		if err != nil {
+			return fmt.Errorf("lab: MTU %d of %s in %s: %w", mtu, LinkName, ns.name, err)
+		}
+	}
+	return nil
+}
+
+// withLink runs fn inside the namespace with the named link.
+func (ns *Namespace) withLink(name string, fn func(netlink.Link) error) error {
+	return ns.Do(func() error {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			return fmt.Errorf("link %s in %s: %w", name, ns.name, err)
+		}
+		return fn(link)
+	})
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
