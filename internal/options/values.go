@@ -1,0 +1,176 @@
+package options
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// Limits of the values.
+const (
+	minMTU4 = 68   // RFC 791 section 3.2
+	minMTU6 = 1280 // RFC 8200 section 5
+	maxName = 15   // IFNAMSIZ of linux/if.h, without the final zero
+	maxHost = 253  // RFC 1035 section 2.3.4, as text without the root's dot
+)
+
+// parseAddr reads an address of a host: not a group, not the unspecified or limited broadcast address, without a zone.
+func parseAddr(text string) (netip.Addr, error) {
+	addr, err := netip.ParseAddr(text)
+	switch {
+	case err != nil:
+		return netip.Addr{}, errors.New("not an IPv4 or IPv6 address")
+	case addr.Zone() != "":
+		return netip.Addr{}, errors.New("an address without an interface is needed here; leave out what follows the %")
+	case addr.Is4In6():
+		return netip.Addr{}, fmt.Errorf("an IPv4 address in IPv6 clothes; write %s", addr.Unmap())
+	case addr.IsUnspecified(), addr.IsMulticast(), addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return netip.Addr{}, errors.New("not the address of one host")
+	}
+	return addr, nil
+}
+
+// parseGuestAddr reads an address that a host on a link may have.
+func parseGuestAddr(text string) (netip.Addr, error) {
+	addr, err := parseAddr(text)
+	if err == nil && addr.IsLoopback() {
+		return netip.Addr{}, errors.New("a loopback address cannot be used on a link")
+	}
+	return addr, err
+}
+
+// parsePrefix reads ADDR[/PLEN]. Without a length IPv6 gets 64 and IPv4 that of its class; hasLen says which it was.
+func parsePrefix(text string) (prefix netip.Prefix, hasLen bool, err error) {
+	host, length, hasLen := strings.Cut(text, "/")
+	addr, err := parseGuestAddr(host)
+	if err != nil {
+		return netip.Prefix{}, false, err
+	}
+	if !hasLen {
+		return netip.PrefixFrom(addr, defaultLen(addr)), false, nil
+	}
+	bits, err := parseNumber(length, 1, int64(addr.BitLen()))
+	if err != nil {
+		return netip.Prefix{}, false, fmt.Errorf("prefix length: %w", err)
+	}
+	return netip.PrefixFrom(addr, int(bits)), true, nil
+}
+
+// defaultLen is the prefix length of an address that was given without one.
+func defaultLen(addr netip.Addr) int {
+	if addr.Is6() {
+		return 64
+	}
+	switch first := addr.As4()[0]; {
+	case first < 128:
+		return 8
+	case first < 192:
+		return 16
+	default:
+		return 24
+	}
+}
+
+// parseNetmask reads an IPv4 mask, as 255.255.255.0 or as 24.
+func parseNetmask(text string) (bits int, err error) {
+	if !strings.Contains(text, ".") {
+		n, err := parseNumber(text, 1, 32)
+		return int(n), err
+	}
+	addr, err := netip.ParseAddr(text)
+	if err != nil || !addr.Is4() {
+		return 0, errors.New("not an IPv4 mask; write it as 255.255.255.0 or as 24")
+	}
+	mask := addr.As4()
+	bits, size := net.IPv4Mask(mask[0], mask[1], mask[2], mask[3]).Size()
+	if size == 0 || bits == 0 {
+		return 0, errors.New("not a mask: its ones must be together at the front")
+	}
+	return bits, nil
+}
+
+// parseMAC reads the hardware address of one Ethernet interface.
+func parseMAC(text string) (net.HardwareAddr, error) {
+	mac, err := net.ParseMAC(text)
+	switch {
+	case err != nil || len(mac) != 6:
+		return nil, errors.New("not an Ethernet address; write it as 9a:55:9a:55:9a:55")
+	case mac[0]&1 != 0:
+		return nil, errors.New("a group address; the lowest bit of the first byte must be 0")
+	case mac.String() == "00:00:00:00:00:00":
+		return nil, errors.New("the zero address belongs to no interface")
+	}
+	return mac, nil
+}
+
+// parseIfName reads the name of an interface, by the kernel's rules for one.
+func parseIfName(text string) (string, error) {
+	switch {
+	case text == "" || len(text) > maxName:
+		return "", fmt.Errorf("the name of an interface has 1 to %d characters", maxName)
+	case text == "." || text == ".." || strings.ContainsAny(text, "/: \t\n\v\f\r"):
+		return "", errors.New("not the name of an interface")
+	}
+	return text, nil
+}
+
+// parseDomain reads a search domain of resolv.conf.
+func parseDomain(text string) (string, error) {
+	if text == "" || len(text) > maxHost || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+		return "", fmt.Errorf("not a domain name; it has 1 to %d characters and no space", maxHost)
+	}
+	return text, nil
+}
+
+// parseNumber reads a decimal number from low to high.
+func parseNumber(text string, low, high int64) (int64, error) {
+	n, err := strconv.ParseUint(text, 10, 63)
+	if err != nil || int64(n) < low || int64(n) > high {
+		return 0, fmt.Errorf("not a number from %d to %d", low, high)
+	}
+	return int64(n), nil
+}
+
+// parseSize reads a number of bytes, with K, M or G behind it for 2^10, 2^20 and 2^30.
+func parseSize(text string, low, high int64) (int64, error) {
+	shift := 0
+	digits := text
+	if n := len(text) - 1; n > 0 {
+		switch text[n] {
+		case 'K', 'k':
+			shift, digits = 10, text[:n]
+		case 'M', 'm':
+			shift, digits = 20, text[:n]
+		case 'G', 'g':
+			shift, digits = 30, text[:n]
+		}
+	}
+	n, err := parseNumber(digits, 0, high>>shift)
+	if n <<= shift; err != nil || n < low {
+		return 0, fmt.Errorf("not a size from %d to %d bytes; K, M or G may follow the number", low, high)
+	}
+	return n, nil
+}
+
+// parseFile reads the name of a file.
+func parseFile(text string) (string, error) {
+	if text == "" || strings.Contains(text, "\x00") {
+		return "", errors.New("not the name of a file")
+	}
+	return text, nil
+}
+
+// parseNetNS reads a network namespace: a path, or a name that ip-netns(8) gave one.
+func parseNetNS(text string) (string, error) {
+	path, err := parseFile(text)
+	if err != nil || strings.Contains(path, "/") {
+		return path, err
+	}
+	if path == "." || path == ".." {
+		return "", errors.New("not the name of a namespace")
+	}
+	return "/run/netns/" + path, nil
+}
