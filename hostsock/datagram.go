@@ -1,0 +1,105 @@
+package hostsock
+
+import (
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// OpenUDP implements Host. At least one of the addresses has to be valid, to say which family it is.
+func (s *System) OpenUDP(from Origin, to netip.AddrPort, dual bool) (int, Errno) {
+	named := from.Addr
+	if !named.IsValid() {
+		named = to
+	}
+	if !named.IsValid() {
+		return -1, unix.EINVAL
+	}
+	fd, err := s.socket(family(named.Addr()), unix.SOCK_DGRAM, unix.IPPROTO_UDP)
+	if err != 0 {
+		return -1, err
+	}
+	if err = s.openUDP(fd, from, to, dual); err != 0 {
+		s.Close(fd)
+		return -1, err
+	}
+	return fd, 0
+}
+
+func (s *System) openUDP(fd int, from Origin, to netip.AddrPort, dual bool) Errno {
+	if err := s.bindDevice(fd, from.Device); err != 0 {
+		return err
+	}
+	if from.Addr.IsValid() {
+		// Flows of one guest port to several peers share the host's port. Not so when the kernel chooses the port:
+		// with SO_REUSEADDR it may choose one that another socket has.
+		if from.Addr.Port() != 0 {
+			if err := s.setOption(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != 0 {
+				return err
+			}
+		}
+		if err := s.only6(fd, from.Addr.Addr(), dual); err != 0 {
+			return err
+		}
+		if err := s.bind(fd, from.Addr); err != 0 {
+			return err
+		}
+	}
+	if to.IsValid() {
+		return s.connect(fd, to)
+	}
+	return 0
+}
+
+// SendTo implements Host. More than 64 pieces are refused with EMSGSIZE: a datagram cannot be sent in parts.
+func (s *System) SendTo(fd int, bufs [][]byte, to netip.AddrPort) Errno {
+	if len(bufs) > maxPieces {
+		return unix.EMSGSIZE
+	}
+	n := 0
+	if to.IsValid() {
+		var err Errno
+		if n, err = s.addr.encode(fd, to); err != 0 {
+			return err
+		}
+	}
+	_, err := s.sendmsg(fd, bufs, n)
+	return err
+}
+
+// RecvFrom implements Host. The address is invalid for sockets that are neither IPv4 nor IPv6.
+func (s *System) RecvFrom(fd int, buf []byte) (n int, from netip.AddrPort, err Errno) {
+	s.counters.Recv++
+	n, err = recvfrom(fd, buf, &s.addr)
+	if err != 0 {
+		return 0, netip.AddrPort{}, err
+	}
+	return n, s.addr.decode(), 0
+}
+
+// OpenPing implements Host. The kernel allows it to the groups in net.ipv4.ping_group_range (EACCES otherwise), lets each identifier
+// be open once (EADDRINUSE), and puts the socket's identifier into what is sent and hands out only replies to it.
+func (s *System) OpenPing(id uint16, to netip.Addr) (int, Errno) {
+	if !to.IsValid() {
+		return -1, unix.EINVAL
+	}
+	domain, proto, any := unix.AF_INET, unix.IPPROTO_ICMP, netip.IPv4Unspecified()
+	if family(to) == unix.AF_INET6 {
+		domain, proto, any = unix.AF_INET6, unix.IPPROTO_ICMPV6, netip.IPv6Unspecified()
+	}
+	fd, err := s.socket(domain, unix.SOCK_DGRAM, proto)
+	if err != 0 {
+		return -1, err
+	}
+	if id != 0 {
+		err = s.bind(fd, netip.AddrPortFrom(any, id)) // a ping socket's port is its identifier
+	}
+	if err == 0 {
+		err = s.connect(fd, netip.AddrPortFrom(to, 0))
+	}
+	if err != 0 {
+		s.Close(fd)
+		return -1, err
+	}
+	return fd, 0
+}

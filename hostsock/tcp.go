@@ -1,0 +1,126 @@
+package hostsock
+
+import (
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// backlog is how many connections may wait to be accepted; the kernel lowers it to net.core.somaxconn.
+const backlog = 4096
+
+// ConnectTCP implements Host. An address without a port leaves the choice of the port to connect
+// (IP_BIND_ADDRESS_NO_PORT), which takes one that is free towards this destination and not one that is free altogether.
+func (s *System) ConnectTCP(from Origin, to netip.AddrPort) (int, Errno) {
+	if !to.IsValid() {
+		return -1, unix.EINVAL
+	}
+	fd, err := s.socket(family(to.Addr()), unix.SOCK_STREAM, unix.IPPROTO_TCP)
+	if err != 0 {
+		return -1, err
+	}
+	err = s.connectTCP(fd, from, to)
+	if err != 0 {
+		s.Close(fd)
+		return -1, err
+	}
+	return fd, 0
+}
+
+func (s *System) connectTCP(fd int, from Origin, to netip.AddrPort) Errno {
+	if err := s.streamOptions(fd); err != 0 {
+		return err
+	}
+	if err := s.bindDevice(fd, from.Device); err != 0 {
+		return err
+	}
+	if from.Addr.IsValid() {
+		if from.Addr.Port() == 0 {
+			if err := s.setOption(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != 0 {
+				return err
+			}
+		}
+		if err := s.bind(fd, from.Addr); err != 0 {
+			return err
+		}
+	}
+	if err := s.connect(fd, to); err != 0 && err != unix.EINPROGRESS {
+		return err
+	}
+	return 0
+}
+
+// ConnectResult implements Host.
+func (s *System) ConnectResult(fd int) Errno {
+	s.counters.Socket++
+	v, err := getOption(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err != 0 {
+		return err
+	}
+	return Errno(v)
+}
+
+// ListenTCP implements Host.
+func (s *System) ListenTCP(at netip.AddrPort, device string, dual bool) (int, Errno) {
+	if !at.IsValid() {
+		return -1, unix.EINVAL
+	}
+	fd, err := s.socket(family(at.Addr()), unix.SOCK_STREAM, unix.IPPROTO_TCP)
+	if err != 0 {
+		return -1, err
+	}
+	if err = s.listenTCP(fd, at, device, dual); err != 0 {
+		s.Close(fd)
+		return -1, err
+	}
+	return fd, 0
+}
+
+func (s *System) listenTCP(fd int, at netip.AddrPort, device string, dual bool) Errno {
+	// Accepted connections inherit these, so that accepting costs no system call for them.
+	if err := s.streamOptions(fd); err != 0 {
+		return err
+	}
+	if err := s.setOption(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != 0 {
+		return err
+	}
+	if err := s.only6(fd, at.Addr(), dual); err != 0 {
+		return err
+	}
+	if err := s.bindDevice(fd, device); err != 0 {
+		return err
+	}
+	if err := s.bind(fd, at); err != 0 {
+		return err
+	}
+	s.counters.Socket++
+	return listen(fd, backlog)
+}
+
+// Accept implements Host.
+func (s *System) Accept(fd int) (conn int, peer, local netip.AddrPort, err Errno) {
+	s.counters.Socket++
+	conn, err = accept(fd, &s.addr)
+	if err != 0 {
+		return -1, netip.AddrPort{}, netip.AddrPort{}, err
+	}
+	peer = s.addr.decode()
+	s.counters.Socket++
+	if err = getsockname(conn, &s.addr); err != 0 {
+		s.Close(conn)
+		return -1, netip.AddrPort{}, netip.AddrPort{}, err
+	}
+	return conn, peer, s.addr.decode(), 0
+}
+
+// streamOptions sets what every TCP socket has: segments go out at once, since the guest's TCP has already
+// decided when to send; urgent data stays in line; and a peer that is gone is noticed at last.
+func (s *System) streamOptions(fd int) Errno {
+	if err := s.setOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != 0 {
+		return err
+	}
+	if err := s.setOption(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1); err != 0 {
+		return err
+	}
+	return s.setOption(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+}

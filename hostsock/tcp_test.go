@@ -1,0 +1,351 @@
+package hostsock_test
+
+import (
+	"bytes"
+	"net/netip"
+	"testing"
+
+	"github.com/vasta-net/vasta/hostsock"
+	"golang.org/x/sys/unix"
+)
+
+func TestConnectSendRecvClose(t *testing.T) {
+	for _, at := range []netip.Addr{loopback4, loopback6} {
+		t.Run(at.String(), func(t *testing.T) {
+			s := newSystem(t)
+			c, srv := pair(t, s, at)
+			n, err := s.Send(c, [][]byte{[]byte("hel"), nil, []byte("lo")})
+			if n != 5 || err != 0 {
+				t.Fatalf("Send = %d, %v", n, err)
+			}
+			ready(t, s, srv, isIn)
+			buf := make([]byte, 16)
+			if n, err = s.Recv(srv, buf); err != 0 || string(buf[:n]) != "hello" {
+				t.Fatalf("Recv = %q, %v", buf[:n], err)
+			}
+			if _, err = s.Recv(srv, buf); err != unix.EAGAIN {
+				t.Fatalf("Recv with nothing to read: %v", err)
+			}
+			s.Close(c)
+			ready(t, s, srv, isIn)
+			if n, err = s.Recv(srv, buf); n != 0 || err != 0 {
+				t.Fatalf("Recv at the end = %d, %v", n, err)
+			}
+			s.Close(srv)
+		})
+	}
+}
+
+func TestSendTakesAtMost64Pieces(t *testing.T) {
+	s := newSystem(t)
+	c, srv := pair(t, s, loopback4)
+	defer s.Close(c)
+	defer s.Close(srv)
+	pieces := make([][]byte, 70)
+	for i := range pieces {
+		pieces[i] = []byte{byte(i), byte(i)}
+	}
+	before := s.Counters()
+	if n, err := s.Send(c, pieces); n != 128 || err != 0 {
+		t.Fatalf("Send = %d, %v; want the first 64 pieces", n, err)
+	}
+	if got := s.Counters().Send - before.Send; got != 1 {
+		t.Errorf("%d system calls", got)
+	}
+}
+
+func TestShortWriteThenEAGAINThenOut(t *testing.T) {
+	s := newSystem(t)
+	c, srv := pair(t, s, loopback4)
+	defer s.Close(c)
+	defer s.Close(srv)
+	must(t, s.Watch(c, 9), "Watch")
+	next(t, s, func(e hostsock.Event) bool { return e.Token == 9 && e.Out })
+
+	chunk := bytes.Repeat([]byte("x"), 1<<20)
+	sent := 0
+	for {
+		n, err := s.Send(c, [][]byte{chunk})
+		if err == unix.EAGAIN {
+			break
+		}
+		must(t, err, "Send")
+		sent += n
+	}
+	if sent == 0 {
+		t.Fatal("nothing was taken")
+	}
+	for got := 0; got < sent; {
+		n, err := s.Recv(srv, chunk)
+		if err == unix.EAGAIN {
+			ready(t, s, srv, isIn)
+			continue
+		}
+		must(t, err, "Recv")
+		got += n
+	}
+	next(t, s, func(e hostsock.Event) bool { return e.Token == 9 && e.Out })
+}
+
+func TestConnectRefused(t *testing.T) {
+	for _, at := range []netip.Addr{loopback4, loopback6} {
+		t.Run(at.String(), func(t *testing.T) {
+			s := newSystem(t)
+			_, addr := listen(t, s, netip.AddrPortFrom(at, 0), false)
+			taken, err := s.ListenTCP(netip.AddrPortFrom(at, addr.Port()), "", false)
+			if err != unix.EADDRINUSE {
+				t.Fatalf("second listener: fd %d, %v", taken, err)
+			}
+			free := freePort(t, s, at)
+			c := connect(t, s, free)
+			defer s.Close(c)
+			e := ready(t, s, c, func(e hostsock.Event) bool { return e.Error })
+			if !e.Hangup {
+				t.Errorf("event %+v, want Hangup too", e)
+			}
+			if err := s.ConnectResult(c); err != unix.ECONNREFUSED {
+				t.Fatalf("ConnectResult = %v", err)
+			}
+			if err := s.ConnectResult(c); err != 0 {
+				t.Fatalf("a second ConnectResult = %v: the error was taken already", err)
+			}
+		})
+	}
+}
+
+// freePort is an address where nothing listens.
+func freePort(t *testing.T, s *hostsock.System, at netip.Addr) netip.AddrPort {
+	t.Helper()
+	fd, err := s.ListenTCP(netip.AddrPortFrom(at, 0), "", false)
+	must(t, err, "ListenTCP")
+	defer s.Close(fd)
+	return localAddr(t, fd)
+}
+
+func TestConnectUnreachableLeavesNoDescriptor(t *testing.T) {
+	newNetns(t)
+	s := newSystem(t)
+	before := openFds(t)
+	for _, to := range []string{"192.0.2.1:80", "[2001:db8::1]:80", "[::ffff:192.0.2.1]:80"} {
+		fd, err := s.ConnectTCP(hostsock.Origin{}, netip.MustParseAddrPort(to))
+		if err != unix.ENETUNREACH || fd != -1 {
+			t.Errorf("ConnectTCP %s = %d, %v; want ENETUNREACH", to, fd, err)
+		}
+	}
+	if after := openFds(t); after != before {
+		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+}
+
+func TestConnectFromOrigin(t *testing.T) {
+	cases := []struct {
+		name string
+		from hostsock.Origin
+		port uint16
+	}{
+		{"address", hostsock.Origin{Addr: netip.MustParseAddrPort("127.0.0.9:0")}, 0},
+		{"address and port", hostsock.Origin{Addr: netip.MustParseAddrPort("127.0.0.9:4321")}, 4321},
+		{"mapped address", hostsock.Origin{Addr: netip.MustParseAddrPort("[::ffff:127.0.0.9]:0")}, 0},
+		{"address and device", hostsock.Origin{Addr: netip.MustParseAddrPort("127.0.0.9:0"), Device: "lo"}, 0},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			newNetns(t)
+			s := newSystem(t)
+			l, addr := listen(t, s, netip.AddrPortFrom(loopback4, 0), false)
+			fd, err := s.ConnectTCP(c.from, addr)
+			must(t, err, "ConnectTCP")
+			ready(t, s, l, isIn)
+			conn, peer, local, err := s.Accept(l)
+			must(t, err, "Accept")
+			if peer != localAddr(t, fd) || peer.Addr() != netip.MustParseAddr("127.0.0.9") || c.port != 0 && peer.Port() != c.port {
+				t.Errorf("peer is %v", peer)
+			}
+			if local != addr {
+				t.Errorf("local is %v, want %v", local, addr)
+			}
+			late, err2 := unix.GetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT)
+			if err2 != nil || (late == 1) != (c.port == 0) {
+				t.Errorf("IP_BIND_ADDRESS_NO_PORT = %d, %v", late, err2)
+			}
+			s.Abort(fd)
+			s.Abort(conn)
+		})
+	}
+	addr := netip.MustParseAddrPort("127.0.0.1:80")
+	refused := []struct {
+		name string
+		from hostsock.Origin
+		to   netip.AddrPort
+		want hostsock.Errno
+	}{
+		{"no target", hostsock.Origin{}, netip.AddrPort{}, unix.EINVAL},
+		{"foreign address", hostsock.Origin{Addr: netip.MustParseAddrPort("192.0.2.7:0")}, addr, unix.EADDRNOTAVAIL},
+		{"other family", hostsock.Origin{Addr: netip.MustParseAddrPort("[::1]:0")}, addr, unix.EAFNOSUPPORT},
+		{"no such device", hostsock.Origin{Device: "none0"}, addr, unix.ENODEV},
+		{"impossible device", hostsock.Origin{Device: "a-name-that-is-too-long"}, addr, unix.ENODEV},
+		{"no such zone", hostsock.Origin{}, netip.MustParseAddrPort("[fe80::1%none0]:80"), unix.ENODEV},
+		{"impossible zone", hostsock.Origin{}, netip.MustParseAddrPort("[fe80::1%a-name-that-is-too-long]:80"), unix.ENODEV},
+	}
+	for _, c := range refused {
+		t.Run(c.name, func(t *testing.T) {
+			newNetns(t)
+			s := newSystem(t)
+			before := openFds(t)
+			if fd, err := s.ConnectTCP(c.from, c.to); err != c.want || fd != -1 {
+				t.Errorf("ConnectTCP = %d, %v; want %v", fd, err, c.want)
+			}
+			if after := openFds(t); after != before {
+				t.Errorf("%d descriptors before, %d after", before, after)
+			}
+		})
+	}
+}
+
+func TestOptionsOfBothEnds(t *testing.T) {
+	s := newSystem(t)
+	c, srv := pair(t, s, loopback6)
+	defer s.Close(c)
+	defer s.Close(srv)
+	for name, fd := range map[string]int{"connected": c, "accepted": srv} {
+		for _, o := range []struct {
+			name          string
+			level, option int
+		}{
+			{"TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY},
+			{"SO_OOBINLINE", unix.SOL_SOCKET, unix.SO_OOBINLINE},
+			{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE},
+		} {
+			if v, err := unix.GetsockoptInt(fd, o.level, o.option); v != 1 || err != nil {
+				t.Errorf("%s socket: %s = %d, %v", name, o.name, v, err)
+			}
+		}
+		if fl, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil || fl&unix.O_NONBLOCK == 0 {
+			t.Errorf("%s socket blocks (%#x, %v)", name, fl, err)
+		}
+		if fl, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || fl&unix.FD_CLOEXEC == 0 {
+			t.Errorf("%s socket survives exec (%#x, %v)", name, fl, err)
+		}
+	}
+}
+
+func TestAbortIsAResetForThePeer(t *testing.T) {
+	s := newSystem(t)
+	c, srv := pair(t, s, loopback4)
+	defer s.Close(srv)
+	if n, err := s.Send(c, [][]byte{[]byte("lost")}); n != 4 || err != 0 {
+		t.Fatalf("Send = %d, %v", n, err)
+	}
+	s.Abort(c)
+	e := ready(t, s, srv, func(e hostsock.Event) bool { return e.Error })
+	if !e.In || !e.Hangup {
+		t.Errorf("event %+v, want In and Hangup too", e)
+	}
+	if err := s.ConnectResult(srv); err != unix.ECONNRESET {
+		t.Errorf("the peer's error is %v", err)
+	}
+}
+
+func TestHalfClose(t *testing.T) {
+	s := newSystem(t)
+	c, srv := pair(t, s, loopback6)
+	defer s.Close(c)
+	defer s.Close(srv)
+	must(t, s.ShutdownWrite(c), "ShutdownWrite")
+	e := ready(t, s, srv, isIn)
+	if e.Hangup {
+		t.Errorf("event %+v: only one direction is closed", e)
+	}
+	buf := make([]byte, 8)
+	if n, err := s.Recv(srv, buf); n != 0 || err != 0 {
+		t.Fatalf("Recv = %d, %v; want the end", n, err)
+	}
+	if n, err := s.Send(srv, [][]byte{[]byte("answer")}); n != 6 || err != 0 {
+		t.Fatalf("Send into the open direction = %d, %v", n, err)
+	}
+	ready(t, s, c, isIn)
+	if n, err := s.Recv(c, buf); err != 0 || string(buf[:n]) != "answer" {
+		t.Fatalf("Recv = %q, %v", buf[:n], err)
+	}
+	if _, err := s.Send(c, [][]byte{[]byte("x")}); err != unix.EPIPE {
+		t.Errorf("Send after ShutdownWrite: %v (and no SIGPIPE)", err)
+	}
+}
+
+func TestUrgentDataStaysInLine(t *testing.T) {
+	s := newSystem(t)
+	c, srv := pair(t, s, loopback4)
+	defer s.Close(c)
+	defer s.Close(srv)
+	for _, part := range []struct {
+		text  string
+		flags int
+	}{{"a", 0}, {"b", unix.MSG_OOB}, {"c", 0}} {
+		if err := unix.Sendto(c, []byte(part.text), part.flags, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []byte
+	buf := make([]byte, 8)
+	for len(got) < 3 {
+		n, err := s.Recv(srv, buf)
+		if err == unix.EAGAIN {
+			ready(t, s, srv, isIn)
+			continue
+		}
+		must(t, err, "Recv")
+		got = append(got, buf[:n]...)
+	}
+	if string(got) != "abc" {
+		t.Errorf("received %q", got)
+	}
+}
+
+func TestListenFamilies(t *testing.T) {
+	cases := []struct {
+		name             string
+		at               string
+		dual             bool
+		v4, v6, mappedOK bool
+	}{
+		{"IPv4 any", "0.0.0.0:7000", false, true, false, true},
+		{"IPv4 any ignores dual", "0.0.0.0:7000", true, true, false, true},
+		{"IPv6 any", "[::]:7000", false, false, true, false},
+		{"both", "[::]:7000", true, true, true, true},
+		{"IPv6 address ignores dual", "[::1]:7000", true, false, true, false},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			newNetns(t)
+			s := newSystem(t)
+			l, _ := listen(t, s, netip.MustParseAddrPort(c.at), c.dual)
+			for to, want := range map[string]bool{"127.0.0.1:7000": c.v4, "[::1]:7000": c.v6, "[::ffff:127.0.0.1]:7000": c.mappedOK} {
+				target := netip.MustParseAddrPort(to)
+				fd := connect(t, s, target)
+				ready(t, s, fd, func(e hostsock.Event) bool { return e.Out || e.Error })
+				if err := s.ConnectResult(fd); (err == 0) != want {
+					t.Errorf("connect to %s: %v", to, err)
+				}
+				if want {
+					conn, peer, local, err := s.Accept(l)
+					must(t, err, "Accept")
+					if local != netip.AddrPortFrom(target.Addr().Unmap(), 7000) || peer.Addr() != local.Addr() {
+						t.Errorf("accepted %v from %v, want unmapped addresses of %s", local, peer, to)
+					}
+					s.Abort(conn)
+				}
+				s.Abort(fd)
+			}
+			if _, _, _, err := s.Accept(l); err != unix.EAGAIN {
+				t.Errorf("Accept with nobody waiting: %v", err)
+			}
+		})
+	}
+	s := newSystem(t)
+	if fd, err := s.ListenTCP(netip.AddrPort{}, "", true); err != unix.EINVAL {
+		t.Errorf("ListenTCP nowhere = %d, %v", fd, err)
+	}
+	if fd, err := s.ListenTCP(netip.MustParseAddrPort("127.0.0.1:0"), "none0", false); err != unix.ENODEV {
+		t.Errorf("ListenTCP on no device = %d, %v", fd, err)
+	}
+}
