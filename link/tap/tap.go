@@ -1,0 +1,193 @@
+// Package tap is the link over a TAP device: frames go through read(2) and writev(2), each with a virtio-net header,
+// so that GSO frames pass whole and checksums stay partial.
+package tap
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/vasta-net/vasta/link"
+	"github.com/vasta-net/vasta/packet"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxFrame is the longest frame that a TAP device delivers, in bytes, with its virtio-net header: an IP packet of 65535
+	// bytes behind an Ethernet header with a VLAN tag.
+	maxFrame = packet.NetHdrLen + packet.EtherLen + 4 + 65535
+
+	// batchMemory is where one Receive puts its frames, one behind the other. It is written again from the start every
+	// time, so it is chosen to stay in a core's second-level cache: seven frames of 64 KiB, or hundreds of small ones.
+	batchMemory = 512 << 10
+
+	// align is where a frame begins: at a cache line.
+	align = 64
+
+	// maxPieces is how many pieces one writev takes at most (UIO_MAXIOV, include/uapi/linux/uio.h).
+	maxPieces = 1024
+)
+
+// Queue is a link.Queue over one queue of a TAP device.
+type Queue struct {
+	fd       int
+	features link.Features
+	counters link.Counters
+	gone     bool // the device does not exist any more, or the queue is closed
+
+	memory []byte   // batchMemory bytes, mapped outside the Go heap
+	pieces [][]byte // the one piece of each received frame; frames[i].Bufs is pieces[i:i+1]
+
+	hdr [packet.NetHdrLen]byte
+	iov []unix.Iovec // room for maxPieces; cleared after each call: it must not keep the caller's memory alive
+}
+
+var _ link.Queue = (*Queue)(nil)
+
+// New makes a queue of the TAP descriptor fd, which has been opened with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR and a header size
+// (TUNSETVNETHDRSZ) of packet.NetHdrLen. f says which offloads the kernel has accepted for it (TUNSETOFFLOAD).
+//
+// The queue owns fd from now on, makes it non-blocking, and closes it in Close; if New fails, fd stays the caller's.
+func New(fd int, f link.Features) (*Queue, error) {
+	if err := check(fd); err != nil {
+		return nil, err
+	}
+	// The header's fields are little-endian on every machine, as they are in virtio.
+	if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETLE, 1); err != nil {
+		return nil, fmt.Errorf("link/tap: cannot make the virtio-net header little-endian: %w", err)
+	}
+	return open(fd, f)
+}
+
+// check refuses a descriptor whose frames would be misread.
+func check(fd int) error {
+	ifr, err := unix.NewIfreq("")
+	if err != nil {
+		return fmt.Errorf("link/tap: %w", err)
+	}
+	if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, ifr); err != nil {
+		return fmt.Errorf("link/tap: descriptor %d is not an attached TAP device: %w", fd, err)
+	}
+	// IFF_NO_PI cannot be asked for: TUNGETIFF answers IFF_NOFILTER in the same bit.
+	const want = unix.IFF_TAP | unix.IFF_VNET_HDR
+	if flags := ifr.Uint16(); flags&want != want {
+		return fmt.Errorf("link/tap: device %s has flags %#x; open it with IFF_TAP|IFF_NO_PI|IFF_VNET_HDR", ifr.Name(), flags)
+	}
+	size, err := unix.IoctlGetInt(fd, unix.TUNGETVNETHDRSZ)
+	if err != nil {
+		return fmt.Errorf("link/tap: cannot read the virtio-net header size of %s: %w", ifr.Name(), err)
+	}
+	if size != packet.NetHdrLen {
+		return fmt.Errorf("link/tap: device %s has virtio-net headers of %d bytes; set %d with TUNSETVNETHDRSZ",
+			ifr.Name(), size, packet.NetHdrLen)
+	}
+	return nil
+}
+
+func open(fd int, f link.Features) (*Queue, error) {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, fmt.Errorf("link/tap: cannot make descriptor %d non-blocking: %w", fd, err)
+	}
+	memory, err := unix.Mmap(-1, 0, batchMemory, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return nil, fmt.Errorf("link/tap: cannot map %d bytes for frames: %w", batchMemory, err)
+	}
+	return &Queue{fd: fd, features: f, memory: memory, iov: make([]unix.Iovec, maxPieces)}, nil
+}
+
+// Fd implements link.Queue.
+func (q *Queue) Fd() int { return q.fd }
+
+// Features implements link.Queue.
+func (q *Queue) Features() link.Features { return q.features }
+
+// Counters implements link.Queue.
+func (q *Queue) Counters() link.Counters { return q.counters }
+
+// Receive implements link.Queue. It may return fewer frames than there is room for although more wait: those go into the
+// next batch. It allocates only when frames is longer than it ever was.
+func (q *Queue) Receive(frames []packet.Frame) (int, error) {
+	if q.gone {
+		return 0, link.ErrGone
+	}
+	if len(frames) > len(q.pieces) {
+		q.pieces = make([][]byte, len(frames))
+	}
+	n, free := 0, q.memory
+	for n < len(frames) && len(free) >= maxFrame {
+		q.counters.Reads++
+		got, errno := read(q.fd, free[:maxFrame])
+		if errno != 0 {
+			return n, q.readError(n, errno)
+		}
+		if got < packet.NetHdrLen {
+			q.counters.Refused++
+			continue
+		}
+		f := &frames[n]
+		f.Hdr.Decode(free)
+		f.Len = got - packet.NetHdrLen
+		q.pieces[n] = free[packet.NetHdrLen:got:got]
+		f.Bufs = q.pieces[n : n+1 : n+1]
+		free = free[(got+align-1)&^(align-1):]
+		n++
+	}
+	return n, nil
+}
+
+// readError judges a failed read behind n frames, which the caller gets first: an error that lasts is met
+// again by the next Receive.
+func (q *Queue) readError(n int, errno unix.Errno) error {
+	switch errno {
+	case unix.EAGAIN, unix.EINTR:
+		return nil
+	case unix.EBADFD, unix.EIO, unix.ENODEV:
+		q.gone = true
+		errno = 0
+	}
+	switch {
+	case n > 0:
+		return nil
+	case errno == 0:
+		return link.ErrGone
+	}
+	return fmt.Errorf("link/tap: cannot read a frame: %w", errno)
+}
+
+// Send implements link.Queue. The kernel copies the frame before Send returns, so nothing is referenced after it.
+// Frames for a device that does not exist any more are refused; the next Receive reports link.ErrGone.
+func (q *Queue) Send(out *link.Out) bool {
+	if q.gone || 2+len(out.Payload) > maxPieces {
+		q.counters.Refused++
+		return true
+	}
+	out.Hdr.Encode(q.hdr[:])
+	q.counters.Writes++
+	switch q.write(out) {
+	case 0:
+		return true
+	case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM, unix.EINTR:
+		return false
+	case unix.EBADFD, unix.ENODEV:
+		q.gone = true
+	}
+	q.counters.Refused++
+	return true
+}
+
+// Flush implements link.Queue; Send has already made everything visible.
+func (q *Queue) Flush() {}
+
+// Close implements link.Queue. Frames of the last Receive must not be touched any more. A second Close does
+// nothing and returns os.ErrClosed.
+func (q *Queue) Close() error {
+	if q.memory == nil {
+		return os.ErrClosed
+	}
+	err := errors.Join(unix.Munmap(q.memory), unix.Close(q.fd))
+	q.memory, q.gone = nil, true
+	if err != nil {
+		return fmt.Errorf("link/tap: cannot close the device: %w", err)
+	}
+	return nil
+}
