@@ -1,15 +1,69 @@
 // Command vasta gives a command in a Linux namespace a network without privileges.
+//
+// This package only decides what is asked for: the name it was called by, the command line (package options), and the
+// exit status. What is asked for is done elsewhere.
 package main
 
 import (
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/vasta-net/vasta/internal/options"
 )
 
-// version is what --version prints; the Makefile sets it from the state of the source tree.
-var version = "devel"
+// Exit statuses of vasta's own; every other is that of the command it ran.
+const (
+	exitOK      = 0
+	exitFailure = 1
+)
 
 func main() {
-	fmt.Fprintf(os.Stderr, "vasta: version %s runs no command yet; see docs/progress.md for what is built\n", version)
-	os.Exit(1)
+	os.Exit(run(os.Args, os.Stdout, os.Stderr))
+}
+
+// run does what argv, a whole command line with the program's name, asks for and gives the exit status.
+func run(argv []string, stdout, stderr io.Writer) int {
+	if len(argv) == 0 {
+		argv = []string{"vasta"}
+	}
+	if name := foreignName(argv[0]); name != "" {
+		return fail(stderr, fmt.Errorf("called as %q: vasta does not stand in for %s yet; call it vasta, or install %s itself", filepath.Base(argv[0]), name, name))
+	}
+	opts, err := options.Parse(argv[1:])
+	if err != nil {
+		return fail(stderr, err)
+	}
+	switch opts.Command {
+	case options.Help:
+		err = options.WriteHelp(stdout)
+	case options.Version:
+		err = writeVersion(stdout)
+	default:
+		err = fmt.Errorf("%s is not built yet; docs/progress.md says what is", opts.Command)
+	}
+	if err != nil {
+		return fail(stderr, err)
+	}
+	return exitOK
+}
+
+// foreignName gives the program of the passt family that the base of path names, by the rule that passt has for its own
+// names; empty for any other.
+func foreignName(path string) string {
+	base := filepath.Base(path)
+	for _, name := range []string{"pasta", "passt", "pesto"} {
+		if strings.Contains(base, name) {
+			return name
+		}
+	}
+	return ""
+}
+
+// fail reports an error in one line and gives the exit status for it.
+func fail(stderr io.Writer, err error) int {
+	fmt.Fprintf(stderr, "vasta: %v\n", err)
+	return exitFailure
 }

@@ -21,10 +21,18 @@ const (
 	DefaultIdleTimeout = 7440 * time.Second
 	// DefaultBudget is the memory, in bytes, that all flows together may promise and hold.
 	DefaultBudget = 256 << 20
+	// kernelMTU is what the kernel gives a TAP: ETH_DATA_LEN of linux/if_ether.h.
+	kernelMTU = 1500
 )
 
-// defaultMAC is the address of vasta's own end of the link, the one pasta has.
-func defaultMAC() net.HardwareAddr { return net.HardwareAddr{0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55} }
+// MAC is an Ethernet address.
+type MAC [6]byte
+
+// DefaultMAC is the address of vasta's own end of the link, the one pasta has.
+var DefaultMAC = MAC{0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55}
+
+// String gives the address in the usual form.
+func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 
 // Options is a whole command line, checked. A zero value of a field means what its comment says; no field refers to
 // the arguments it was read from except Args.
@@ -61,7 +69,7 @@ type Options struct {
 type Target struct {
 	// PID is a process whose user and network namespaces are joined; 0 when NetNS names the target.
 	PID int
-	// NetNS and UserNS are paths of namespace files. UserNS is empty to stay in the caller's user namespace.
+	// NetNS and UserNS are paths of namespace files. UserNS is empty for the owner of NetNS.
 	NetNS, UserNS string
 }
 
@@ -69,7 +77,7 @@ type Target struct {
 type Guest struct {
 	// IPv4 and IPv6 say which families the namespace gets; at least one is true.
 	IPv4, IPv6 bool
-	// MTU of the interface in bytes; 0 leaves the one the kernel chose.
+	// MTU of the interface in bytes.
 	MTU int
 	// Address4 and Address6 are the interface's addresses with their prefix lengths.
 	Address4, Address6 netip.Prefix
@@ -79,10 +87,10 @@ type Guest struct {
 	Gateway AddrPair
 	// IfName names the interface; empty for the template interface's name.
 	IfName string
-	// MAC is the interface's hardware address; nil leaves the one the kernel chose.
-	MAC net.HardwareAddr
+	// MAC is the interface's hardware address; zero for a random one.
+	MAC MAC
 	// GatewayMAC is the hardware address of vasta's own end of the link.
-	GatewayMAC net.HardwareAddr
+	GatewayMAC MAC
 }
 
 // Host says which of the host's interfaces and addresses are used.

@@ -23,7 +23,7 @@ type parser struct {
 // whatever follows. Every error is one line, which a program's name and a colon may go in front of.
 func Parse(args []string) (Options, error) {
 	p := parser{Options: Options{
-		Guest:   Guest{IPv4: true, IPv6: true, MTU: DefaultMTU, GatewayMAC: defaultMAC()},
+		Guest:   Guest{IPv4: true, IPv6: true, MTU: DefaultMTU, GatewayMAC: DefaultMAC},
 		Mapping: Mapping{Gateway: true},
 		Limits:  Limits{IdleTimeout: DefaultIdleTimeout, Queues: 1, Budget: DefaultBudget},
 		Log:     Log{Level: Normal},
@@ -152,7 +152,7 @@ func (p *parser) network() error {
 		}
 		g.Address4 = netip.PrefixFrom(addr, g.PrefixLen4)
 	}
-	if g.IPv6 && g.MTU != 0 && g.MTU < minMTU6 {
+	if g.IPv6 && g.MTU < minMTU6 {
 		return fmt.Errorf("--mtu %d: IPv6 needs %d bytes at least; add --ipv4-only or take a larger MTU", g.MTU, minMTU6)
 	}
 	return nil

@@ -1,7 +1,6 @@
 package options
 
 import (
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -47,7 +46,7 @@ func TestParse(t *testing.T) {
 		{"help", func(o *Options) { o.Command = Help }},
 		{"-q --version --nonsense", func(o *Options) { o.Command, o.Log.Level = Version, Quiet }},
 		{"attach 1 -h 2 3", func(o *Options) { o.Command = Help }},
-		{"-m 0 -4", func(o *Options) { o.Guest.MTU, o.Guest.IPv6 = 0, false }},
+		{"-m 0 -4", func(o *Options) { o.Guest.MTU, o.Guest.IPv6 = 1500, false }},
 		{"-m 576 -4", func(o *Options) { o.Guest.MTU, o.Guest.IPv6 = 576, false }},
 		{"-6 -6", func(o *Options) { o.Guest.IPv4 = false }},
 		{"-a 10.0.2.100 -n 24 -g 10.0.2.2", func(o *Options) {
@@ -64,7 +63,7 @@ func TestParse(t *testing.T) {
 		{"-a fd00::1", func(o *Options) { o.Guest.Address6 = netip.MustParsePrefix("fd00::1/64") }},
 		{"-n 255.255.240.0", func(o *Options) { o.Guest.PrefixLen4 = 20 }},
 		{"-M 02:00:00:00:00:01 --ns-mac-addr 02-00-00-00-00-02 -I eth7 -i wlan0", func(o *Options) {
-			o.Guest.GatewayMAC, o.Guest.MAC = net.HardwareAddr{2, 0, 0, 0, 0, 1}, net.HardwareAddr{2, 0, 0, 0, 0, 2}
+			o.Guest.GatewayMAC, o.Guest.MAC = MAC{2, 0, 0, 0, 0, 1}, MAC{2, 0, 0, 0, 0, 2}
 			o.Guest.IfName, o.Host.Template = "eth7", "wlan0"
 		}},
 		{"-o 192.0.2.1 -o 2001:db8::1 --outbound-if4 a --outbound-if6 b", func(o *Options) {
@@ -131,7 +130,7 @@ func TestParse(t *testing.T) {
 
 func TestParseDefaults(t *testing.T) {
 	want := Options{
-		Guest:   Guest{IPv4: true, IPv6: true, MTU: 65520, GatewayMAC: net.HardwareAddr{0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55}},
+		Guest:   Guest{IPv4: true, IPv6: true, MTU: 65520, GatewayMAC: MAC{0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55}},
 		Mapping: Mapping{Gateway: true},
 		Limits:  Limits{IdleTimeout: 7440 * time.Second, Queues: 1, Budget: 256 << 20},
 		Log:     Log{Level: Normal},
@@ -273,7 +272,7 @@ func FuzzParse(f *testing.F) {
 		if o.Command == Attach && (o.Target.PID == 0) == (o.Target.NetNS == "") {
 			t.Fatalf("attach to %+v", o.Target)
 		}
-		if o.Limits.Budget < minBudget || o.Limits.Queues < 1 || o.Guest.MTU < 0 || o.Guest.MTU > DefaultMTU {
+		if o.Limits.Budget < minBudget || o.Limits.Queues < 1 || o.Guest.MTU < minMTU4 || o.Guest.MTU > DefaultMTU {
 			t.Fatalf("limits of %+v", o)
 		}
 		for _, rules := range [][]PortRule{o.Ports.TCP, o.Ports.UDP} {

@@ -3,7 +3,6 @@ package options
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"time"
 )
@@ -23,7 +22,7 @@ var Table = []Option{
 		Help: "Attach to this network namespace; a NAME is one of ip-netns(8)",
 		set:  value(parseNetNS, func(p *parser, path string) { p.Target.NetNS = path })},
 	{Name: "userns", Arg: RequiredArg, ArgName: "PATH", Section: SectionNamespace, Commands: on(Attach),
-		Help: "Join this user namespace before that of --netns", Default: "the caller's",
+		Help: "Join this user namespace before that of --netns", Default: "the one that owns it",
 		set: value(parseFile, func(p *parser, path string) { p.Target.UserNS = path })},
 	{Name: "keep-id", Section: SectionNamespace, Commands: created,
 		Help: "Keep your own user and group id inside, instead of 0",
@@ -32,13 +31,13 @@ var Table = []Option{
 		Help: "Name of the interface inside", Default: "that of the template interface, or tap0",
 		set: value(parseIfName, func(p *parser, name string) { p.Guest.IfName = name })},
 	{Name: "ns-mac-addr", Arg: RequiredArg, ArgName: "MAC", Section: SectionNamespace, Commands: network,
-		Help: "Hardware address of the interface inside", Default: "chosen by the kernel",
-		set: value(parseMAC, func(p *parser, mac net.HardwareAddr) { p.Guest.MAC = mac })},
+		Help: "Hardware address of the interface inside", Default: "a random one",
+		set: value(parseMAC, func(p *parser, mac MAC) { p.Guest.MAC = mac })},
 	{Name: "mac-addr", Short: 'M', Arg: RequiredArg, ArgName: "MAC", Section: SectionNamespace, Commands: network,
-		Help: "Hardware address of the gateway, which is vasta's end of the link", Default: defaultMAC().String(),
-		set: value(parseMAC, func(p *parser, mac net.HardwareAddr) { p.Guest.GatewayMAC = mac })},
+		Help: "Hardware address of the gateway, which is vasta's end of the link", Default: DefaultMAC.String(),
+		set: value(parseMAC, func(p *parser, mac MAC) { p.Guest.GatewayMAC = mac })},
 	{Name: "mtu", Short: 'm', Arg: RequiredArg, ArgName: "BYTES", Section: SectionNamespace, Commands: network,
-		Help: fmt.Sprintf("MTU of the interface inside, %d to %d; 0 leaves the kernel's", minMTU4, DefaultMTU), Default: fmt.Sprint(DefaultMTU),
+		Help: fmt.Sprintf("MTU of the interface inside, %d to %d; 0 for the kernel's own, %d", minMTU4, DefaultMTU, kernelMTU), Default: fmt.Sprint(DefaultMTU),
 		set: setMTU},
 	{Name: "ready-fd", Arg: RequiredArg, ArgName: "N", Section: SectionNamespace, Commands: network,
 		Help: "Write a newline to this open descriptor, and close it, when the network works",
@@ -237,6 +236,9 @@ func setMTU(p *parser, f found) error {
 	n, err := parseNumber(f.arg, 0, DefaultMTU)
 	if err != nil || n > 0 && n < minMTU4 {
 		return fmt.Errorf("not an MTU; it is %d to %d bytes, or 0 for the kernel's own", minMTU4, DefaultMTU)
+	}
+	if n == 0 {
+		n = kernelMTU
 	}
 	p.Guest.MTU = int(n)
 	return nil

@@ -93,15 +93,17 @@ func parseNetmask(text string) (bits int, err error) {
 }
 
 // parseMAC reads the hardware address of one Ethernet interface.
-func parseMAC(text string) (net.HardwareAddr, error) {
-	mac, err := net.ParseMAC(text)
+func parseMAC(text string) (MAC, error) {
+	bytes, err := net.ParseMAC(text)
+	if err != nil || len(bytes) != len(MAC{}) {
+		return MAC{}, errors.New("not an Ethernet address; write it as 9a:55:9a:55:9a:55")
+	}
+	mac := MAC(bytes)
 	switch {
-	case err != nil || len(mac) != 6:
-		return nil, errors.New("not an Ethernet address; write it as 9a:55:9a:55:9a:55")
 	case mac[0]&1 != 0:
-		return nil, errors.New("a group address; the lowest bit of the first byte must be 0")
-	case mac.String() == "00:00:00:00:00:00":
-		return nil, errors.New("the zero address belongs to no interface")
+		return MAC{}, errors.New("a group address; the lowest bit of the first byte must be 0")
+	case mac == MAC{}:
+		return MAC{}, errors.New("the zero address belongs to no interface")
 	}
 	return mac, nil
 }
