@@ -1,0 +1,214 @@
+// Package agent is the part of the benchmarks that runs where the load is made:
+// inside the namespace of the tool under test. It reads requests as JSON lines
+// from standard input, answers each with a JSON line on standard output, and ends
+// with its standard input. [Client] is its other end.
+//
+// A benchmark that needs servers or a relay runs those as agents as well, see
+// [Main].
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"github.com/vasta-net/vasta/bench/internal/load"
+	"github.com/vasta-net/vasta/bench/internal/relay"
+)
+
+// Command is the word after "bench" on the command line of a process that is an
+// agent. It is not for users.
+const Command = "agent"
+
+// Operation is what a request asks for.
+type Operation string
+
+// The operations of a session.
+const (
+	Network Operation = "network" // wait for the default route, tell the network's settings
+	Exec    Operation = "exec"    // run Argv, return its standard output
+	RR      Operation = "rr"
+	UDPRR   Operation = "udprr"
+	CRR     Operation = "crr"
+	Gather  Operation = "gather"  // open Count connections and keep them
+	Release Operation = "release" // close them
+)
+
+// Request is one line to an agent.
+type Request struct {
+	Op         Operation
+	Argv       []string      `json:",omitempty"`
+	Server     netip.Addr    // of the load generators
+	Duration   time.Duration // of the generators; how long Network and Exec may take
+	Count      int           `json:",omitempty"`
+	Congestion string        `json:",omitempty"` // the default that Network shall try to set
+}
+
+// Response is one line from an agent. Of the results only that of the request is
+// set.
+type Response struct {
+	Error   string          `json:",omitempty"`
+	Output  json.RawMessage `json:",omitempty"` // of Exec
+	Latency *load.Latency   `json:",omitempty"`
+	Network *NetworkInfo    `json:",omitempty"`
+}
+
+// hello is the line that an agent sends before it reads requests.
+var hello = Response{}
+
+// Main runs an agent of the kind that args names and returns its exit status:
+//
+//	session             serves requests on stdin and stdout
+//	server ADDRESS      answers load generators, until its standard input ends
+//	relay LISTEN TARGET passes TCP connections on, until its standard input ends
+func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	if err := run(args, stdin, stdout); err != nil {
+		fmt.Fprintf(stderr, "vasta bench %s: %v\n", Command, err)
+		return 1
+	}
+	return 0
+}
+
+func run(args []string, stdin io.Reader, stdout io.Writer) error {
+	switch {
+	case len(args) == 1 && args[0] == "session":
+		return serve(stdin, stdout)
+	case len(args) == 2 && args[0] == "server":
+		return runServer(args[1], stdin, stdout)
+	case len(args) == 3 && args[0] == "relay":
+		return runRelay(args[1], args[2], stdin, stdout)
+	}
+	return fmt.Errorf("%q is not a kind of agent with its arguments", args)
+}
+
+func runServer(address string, stdin io.Reader, stdout io.Writer) error {
+	addr, err := netip.ParseAddr(address)
+	if err != nil {
+		return err
+	}
+	s, err := load.Listen(addr)
+	if err != nil {
+		return err
+	}
+	return errors.Join(untilEnd(stdin, stdout), s.Close())
+}
+
+func runRelay(listen, target string, stdin io.Reader, stdout io.Writer) error {
+	to, err := netip.ParseAddrPort(target)
+	if err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", listen)
+	if err != nil {
+		return err
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- relay.Serve(ln.(*net.TCPListener), to) }()
+	return errors.Join(untilEnd(stdin, stdout), ln.Close(), <-failed)
+}
+
+// untilEnd says hello and waits for the end of stdin.
+func untilEnd(stdin io.Reader, stdout io.Writer) error {
+	if err := json.NewEncoder(stdout).Encode(hello); err != nil {
+		return err
+	}
+	_, err := io.Copy(io.Discard, stdin)
+	return err
+}
+
+// serve answers requests one after the other until stdin ends.
+func serve(stdin io.Reader, stdout io.Writer) error {
+	enc, dec := json.NewEncoder(stdout), json.NewDecoder(stdin)
+	if err := enc.Encode(hello); err != nil {
+		return err
+	}
+	var s session
+	defer s.release()
+	for {
+		var req Request
+		if err := dec.Decode(&req); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("request: %w", err)
+		}
+		resp, err := s.do(req)
+		if err != nil {
+			resp.Error = err.Error()
+		}
+		if err := enc.Encode(resp); err != nil {
+			return err
+		}
+	}
+}
+
+// session is what an agent keeps between requests.
+type session struct {
+	crowd *load.Crowd
+}
+
+func (s *session) do(req Request) (resp Response, err error) {
+	var latency load.Latency
+	switch req.Op {
+	case Network:
+		resp.Network, err = network(req.Congestion, req.Duration)
+	case Exec:
+		resp.Output, err = execute(req.Argv, req.Duration)
+	case RR:
+		latency, err = load.RR(req.Server, req.Duration)
+		resp.Latency = &latency
+	case UDPRR:
+		latency, err = load.UDPRR(req.Server, req.Duration)
+		resp.Latency = &latency
+	case CRR:
+		latency, err = load.CRR(req.Server, req.Duration)
+		resp.Latency = &latency
+	case Gather:
+		s.release()
+		s.crowd, err = load.Gather(req.Server, req.Count)
+	case Release:
+		s.release()
+	default:
+		err = fmt.Errorf("unknown operation %q", req.Op)
+	}
+	return resp, err
+}
+
+func (s *session) release() {
+	if s.crowd != nil {
+		s.crowd.Close()
+		s.crowd = nil
+	}
+}
+
+// execute runs a program that writes JSON to its standard output. Output is
+// returned even when the program fails: iperf3 explains itself there.
+func execute(argv []string, limit time.Duration) (json.RawMessage, error) {
+	if len(argv) == 0 {
+		return nil, errors.New("no program to run")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var out, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &stderr
+	err := cmd.Run()
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("%s: not finished after %v", argv[0], limit)
+	}
+	if json.Valid(out.Bytes()) {
+		return out.Bytes(), nil
+	}
+	if err == nil {
+		err = errors.New("its output is not JSON")
+	}
+	return nil, fmt.Errorf("%s: %w %s", argv[0], err, bytes.TrimSpace(stderr.Bytes()))
+}

@@ -1,0 +1,151 @@
+package agent
+
+import (
+	"errors"
+	"io"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vasta-net/vasta/bench/internal/load"
+)
+
+const limit = 5 * time.Second
+
+// start runs a session in this process and connects to it.
+func start(t *testing.T) *Client {
+	t.Helper()
+	inR, inW := io.Pipe()
+	outR, outW := io.Pipe()
+	status := make(chan int, 1)
+	var stderr strings.Builder
+	go func() {
+		status <- Main([]string{"session"}, inR, outW, &stderr)
+		outW.Close()
+	}()
+	c, err := Connect(inW, outR, limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		if s := <-status; s != 0 {
+			t.Errorf("agent ended with %d: %s", s, stderr.String())
+		}
+	})
+	return c
+}
+
+func TestSessionRunsEveryGenerator(t *testing.T) {
+	loopback := netip.MustParseAddr("127.7.2.1")
+	s, err := load.Listen(loopback)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	c := start(t)
+	for _, op := range []Operation{RR, UDPRR, CRR} {
+		r, err := c.Call(Request{Op: op, Server: loopback, Duration: 20 * time.Millisecond}, limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Latency == nil || r.Latency.Exchanges == 0 {
+			t.Errorf("%s: %+v", op, r.Latency)
+		}
+	}
+	for _, op := range []Operation{Gather, Release} {
+		if _, err := c.Call(Request{Op: op, Server: loopback, Count: 20}, limit); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestExec(t *testing.T) {
+	c := start(t)
+	for _, test := range []struct {
+		script, output, err string
+	}{
+		{`echo '{"a":1}'`, `{"a":1}`, ""},
+		{`echo '{"error":"refused"}'; exit 1`, `{"error":"refused"}`, ""},
+		{`echo because >&2; exit 3`, "", "exit status 3 because"},
+		{`echo words`, "", "not JSON"},
+		{`exec sleep 600`, "", "not finished after 500ms"},
+	} {
+		r, err := c.Call(Request{Op: Exec, Argv: []string{"sh", "-c", test.script}, Duration: 500 * time.Millisecond}, limit)
+		switch {
+		case test.err == "" && (err != nil || strings.TrimSpace(string(r.Output)) != test.output):
+			t.Errorf("%s: %q, %v", test.script, r.Output, err)
+		case test.err != "" && (err == nil || !strings.Contains(err.Error(), test.err)):
+			t.Errorf("%s: error %v, want %q", test.script, err, test.err)
+		}
+	}
+	for _, req := range []Request{{Op: Exec}, {Op: "dance"}, {Op: RR, Server: netip.MustParseAddr("127.7.2.2")}} {
+		if _, err := c.Call(req, limit); err == nil || errors.Is(err, ErrDead) {
+			t.Errorf("%+v: error %v", req, err)
+		}
+	}
+}
+
+func TestClientGivesUpOnASilentAgent(t *testing.T) {
+	_, inW := io.Pipe()
+	outR, _ := io.Pipe()
+	if _, err := Connect(inW, outR, 10*time.Millisecond); !errors.Is(err, ErrDead) {
+		t.Errorf("silent agent: %v", err)
+	}
+	if _, err := Connect(inW, strings.NewReader("command not found"), limit); !errors.Is(err, ErrDead) {
+		t.Errorf("an agent that is none: %v", err)
+	}
+	c := start(t)
+	slow := Request{Op: Exec, Argv: []string{"sleep", "0.2"}, Duration: limit}
+	if _, err := c.Call(slow, 10*time.Millisecond); !errors.Is(err, ErrDead) {
+		t.Errorf("slow answer: %v", err)
+	}
+	if _, err := c.Call(Request{Op: Release}, limit); !errors.Is(err, ErrDead) {
+		t.Errorf("call after the session's end: %v", err)
+	}
+}
+
+func TestMainRefusesUnknownKinds(t *testing.T) {
+	for _, args := range [][]string{nil, {"spy"}, {"session", "x"}, {"server", "nowhere"}, {"relay", "127.0.0.1:0", "nowhere"}} {
+		var stderr strings.Builder
+		if Main(args, strings.NewReader(""), io.Discard, &stderr) == 0 {
+			t.Errorf("%q was accepted", args)
+		}
+		if strings.Count(stderr.String(), "\n") != 1 {
+			t.Errorf("%q: not one line: %q", args, stderr.String())
+		}
+	}
+}
+
+func TestServerAndRelayEndWithTheirInput(t *testing.T) {
+	for _, args := range [][]string{{"server", "127.7.2.3"}, {"relay", "127.7.2.3:0", "127.0.0.1:1"}} {
+		var stdout, stderr strings.Builder
+		if s := Main(args, strings.NewReader(""), &stdout, &stderr); s != 0 || stdout.String() != "{}\n" {
+			t.Errorf("%q: %d %q %q", args, s, stdout.String(), stderr.String())
+		}
+	}
+}
+
+func TestDefaultRoute(t *testing.T) {
+	const head = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
+	const lan = "eth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n"
+	for _, test := range []struct {
+		name, table, iface, gateway, err string
+	}{
+		{"empty", "", "", "invalid IP", ""},
+		{"only a network", head + lan, "", "invalid IP", ""},
+		{"default", head + lan + "tap0\t00000000\t0202000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n", "tap0", "10.0.2.2", ""},
+		{"on link", head + "tap0\t00000000\t00000000\t0001\t0\t0\t0\t00000000\t0\t0\t0\n", "", "invalid IP", ""},
+		{"bad gateway", head + "tap0\t00000000\tXY02000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n", "", "invalid IP", "gateway"},
+		{"bad flags", head + "tap0\t00000000\t0202000A\tup\t0\t0\t0\t00000000\t0\t0\t0\n", "", "invalid IP", "flags"},
+	} {
+		name, gw, err := defaultRoute([]byte(test.table))
+		if name != test.iface || gw.String() != test.gateway || (err != nil) != (test.err != "") ||
+			err != nil && !strings.Contains(err.Error(), test.err) {
+			t.Errorf("%s: %q %v %v", test.name, name, gw, err)
+		}
+	}
+}

@@ -1,0 +1,131 @@
+package load
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// loopback is an address of the machine's loopback that nobody else listens on.
+var loopback = netip.MustParseAddr("127.7.1.1")
+
+func serve(t *testing.T) {
+	t.Helper()
+	s, err := Listen(loopback)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestGenerators(t *testing.T) {
+	serve(t)
+	const d = 100 * time.Millisecond
+	for name, run := range map[string]func(netip.Addr, time.Duration) (Latency, error){
+		"TCP_RR": RR, "TCP_CRR": CRR, "UDP_RR": UDPRR,
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, err := run(loopback, d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if l.Exchanges < 10 || l.Lost != 0 || l.P50 <= 0 || l.P99 < l.P50 || l.P99 > d {
+				t.Errorf("%+v", l)
+			}
+			if fit := float64(l.Exchanges) / d.Seconds(); l.PerSecond > 1.01*fit || l.PerSecond < fit/5 {
+				t.Errorf("%v a second, %d exchanges in %v", l.PerSecond, l.Exchanges, d)
+			}
+		})
+	}
+}
+
+func TestNobodyAnswers(t *testing.T) {
+	nobody := netip.MustParseAddr("127.7.1.2")
+	for name, run := range map[string]func(netip.Addr, time.Duration) (Latency, error){
+		"TCP_RR": RR, "TCP_CRR": CRR, "UDP_RR": UDPRR,
+	} {
+		if l, err := run(nobody, 10*time.Millisecond); err == nil {
+			t.Errorf("%s: %+v", name, l)
+		}
+	}
+	if _, err := Gather(nobody, 3); err == nil {
+		t.Error("a crowd gathered where nobody listens")
+	}
+}
+
+func TestLostDatagramsAreCountedAndLateAnswersIgnored(t *testing.T) {
+	fd, err := socket(unix.SOCK_DGRAM, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, sockaddr(loopback, PortUDP)); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		buf := make([]byte, 1)
+		for i := 1; ; i++ {
+			_, from, err := unix.Recvfrom(fd, buf, 0)
+			if err != nil {
+				return // the generator has stopped
+			}
+			switch {
+			case i%3 == 0: // lost
+			case i%3 == 1 && i > 1: // the lost one's answer comes first, late
+				_ = unix.Sendto(fd, []byte{buf[0] - 1}, 0, from)
+				fallthrough
+			default:
+				_ = unix.Sendto(fd, buf, 0, from)
+			}
+		}
+	}()
+	l, err := UDPRR(loopback, 4*udpTimeout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.Lost < 3 || l.Lost > 4 || l.Exchanges < 2*(l.Lost-1) || l.Exchanges > 2*(l.Lost+1) {
+		t.Errorf("every third datagram was lost: %+v", l)
+	}
+	<-done
+}
+
+func TestCrowd(t *testing.T) {
+	serve(t)
+	c, err := Gather(loopback, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if len(c.conns) != 100 {
+		t.Fatalf("%d connections, want 100", len(c.conns))
+	}
+	for i, conn := range c.conns { // all are still served
+		buf := []byte{byte(i)}
+		if _, err := conn.Write(buf); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Read(buf); err != nil || buf[0] != byte(i) {
+			t.Fatalf("connection %d: %v, byte %d", i, err, buf[0])
+		}
+	}
+}
+
+func TestSummarise(t *testing.T) {
+	samples := make([]time.Duration, 100)
+	for i := range samples {
+		samples[i] = time.Duration(100-i) * time.Microsecond // 1 to 100 µs, unsorted
+	}
+	got, err := summarise(samples, 3, 2*time.Second)
+	want := Latency{Exchanges: 100, Lost: 3, P50: 51 * time.Microsecond, P99: 100 * time.Microsecond, PerSecond: 50}
+	if err != nil || got != want {
+		t.Errorf("got %+v, %v; want %+v", got, err, want)
+	}
+}
