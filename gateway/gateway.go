@@ -1,0 +1,157 @@
+// Package gateway is what the guest sees as its router: it answers ARP and IPv6 neighbour discovery, and advertises
+// the router, its prefix and its resolvers.
+//
+// It is sans-IO: it is given parsed packets and emits whole frames, knows no clock and makes no system call. A
+// Gateway belongs to one worker and is not safe for concurrent use.
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/vasta-net/vasta/packet"
+	"github.com/vasta-net/vasta/stats"
+)
+
+// MAC is an Ethernet address.
+type MAC = [6]byte
+
+// broadcast reaches the guest while its own address is not known.
+var broadcast = MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+
+// Config says who the gateway is, and who the guest.
+type Config struct {
+	// MAC is the gateway's Ethernet address, which stands for every host but the guest.
+	MAC MAC
+	// GuestMAC is the guest's, if it is known beforehand; the zero value says that it has to be learned.
+	GuestMAC MAC
+	// Guest are the guest's addresses, of both families. Nobody else is at them: the gateway does not answer for them.
+	Guest []netip.Addr
+	// Ours are the addresses that the gateway really has, of both families: its own and those mapped to the
+	// host. Only for them is a guest told that an address it wants to take is in use.
+	Ours []netip.Addr
+	// LinkLocal is the IPv6 address that neighbour discovery is sent from; it counts as one of Ours. The zero
+	// value switches neighbour discovery off.
+	LinkLocal netip.Addr
+	// Router says what is advertised; nil switches router advertisements off.
+	Router *Router
+	// Stats is where refused frames are counted by reason; nil keeps the count private.
+	Stats *stats.Worker
+}
+
+// Gateway answers for every host but the guest.
+type Gateway struct {
+	mac       MAC
+	guestMAC  MAC
+	guest     []netip.Addr
+	ours      []netip.Addr
+	linkLocal netip.Addr
+	ra        []byte // the router advertisement, its checksum still to be made; empty when switched off
+	stats     *stats.Worker
+
+	in  [maxMessage]byte // private copy of the message under examination
+	out []byte           // the frame being emitted
+}
+
+// New checks a configuration and returns its gateway.
+func New(c Config) (*Gateway, error) {
+	if !unicast(c.MAC) {
+		return nil, fmt.Errorf("gateway: %x is no Ethernet address of a host", c.MAC)
+	}
+	for _, a := range slices.Concat(c.Guest, c.Ours) {
+		if !usable(a) {
+			return nil, fmt.Errorf("gateway: %v is no address of a host", a)
+		}
+	}
+	g := &Gateway{
+		mac: c.MAC, guestMAC: broadcast,
+		guest: slices.Clone(c.Guest), ours: slices.Clone(c.Ours),
+		linkLocal: c.LinkLocal, stats: c.Stats,
+	}
+	if g.stats == nil {
+		g.stats = new(stats.Worker)
+	}
+	g.Seen(c.GuestMAC)
+	if !c.LinkLocal.IsValid() {
+		if c.Router != nil {
+			return nil, errors.New("gateway: router advertisements need a link-local IPv6 address to come from")
+		}
+		return g, nil
+	}
+	if !c.LinkLocal.Is6() || !c.LinkLocal.IsLinkLocalUnicast() {
+		return nil, fmt.Errorf("gateway: neighbour discovery cannot come from %v, which is not a link-local IPv6 address", c.LinkLocal)
+	}
+	g.ours = append(g.ours, c.LinkLocal)
+	if c.Router != nil {
+		ra, err := c.Router.encode(c.MAC, c.Guest)
+		if err != nil {
+			return nil, fmt.Errorf("gateway: router advertisement: %w", err)
+		}
+		g.ra = ra
+	}
+	return g, nil
+}
+
+// Input takes a packet that passed packet.Parse and handles it if it is ARP or ICMPv6 of the link itself: neighbour
+// and router discovery, redirects, multicast listener reports. Everything else is not handled. A malformed message is
+// counted and dropped, and handled by that.
+//
+// Answers are passed to emit as whole Ethernet frames with complete checksums; a frame's memory is the
+// gateway's and good until emit returns.
+func (g *Gateway) Input(p *packet.Packet, emit func(frame []byte)) (handled bool) {
+	var r stats.Reason
+	switch {
+	case p.EtherType == packet.EtherARP:
+		r = g.inputARP(p, emit)
+	case p.EtherType == packet.EtherIPv6 && p.Proto == packet.ProtoICMPv6:
+		r, handled = g.inputICMPv6(p, emit)
+		if !handled {
+			return false
+		}
+	default:
+		return false
+	}
+	if r != stats.None {
+		g.stats.Drop(r)
+	} else {
+		g.Seen(p.SrcMAC)
+	}
+	return true
+}
+
+// Seen notes the source address of a frame from the guest: the latest is where frames for the guest go. An
+// address that no host can have is ignored, and the gateway's own too.
+func (g *Gateway) Seen(mac MAC) {
+	if mac != g.guestMAC && mac != g.mac && unicast(mac) {
+		g.guestMAC = mac
+	}
+}
+
+// GuestMAC is the Ethernet address to send to: the guest's, or the broadcast address as long as it is not known.
+func (g *Gateway) GuestMAC() MAC { return g.guestMAC }
+
+// MAC is the gateway's own Ethernet address.
+func (g *Gateway) MAC() MAC { return g.mac }
+
+// isGuest reports whether an address is the guest's.
+func (g *Gateway) isGuest(a netip.Addr) bool { return slices.Contains(g.guest, a) }
+
+// isOurs reports whether an address is really the gateway's.
+func (g *Gateway) isOurs(a netip.Addr) bool { return slices.Contains(g.ours, a) }
+
+// usable reports whether an address can be a host's on a link.
+func usable(a netip.Addr) bool {
+	return a.IsValid() && a.Zone() == "" && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() &&
+		a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}
+
+// unicast reports whether an Ethernet address can be a host's.
+func unicast(m MAC) bool { return m[0]&1 == 0 && m != MAC{} }
+
+// begin starts a frame from the gateway in g.out.
+func (g *Gateway) begin(dst MAC, etherType uint16) {
+	g.out = append(append(g.out[:0], dst[:]...), g.mac[:]...)
+	g.out = append(g.out, byte(etherType>>8), byte(etherType))
+}
