@@ -1,0 +1,192 @@
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// stageName is argv[0] of the stage.
+	stageName = "vasta-stage"
+	// stageSocket is the stage's end of the socketpair.
+	stageSocket = 3
+)
+
+// stageEnv is the stage's own environment: it works for milliseconds, then sleeps, so it needs neither a collector nor
+// more than one processor, nor the runtime's look at the control groups.
+var stageEnv = []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"}
+
+// StageMain is the stage's main function. It returns false at once in any other process; when it returns true, the program
+// must end. Call it as the first thing in main (and in TestMain).
+func StageMain() bool {
+	if len(os.Args) == 0 || os.Args[0] != stageName {
+		return false
+	}
+	// The command is forked from this thread, and gets its capabilities.
+	runtime.LockOSThread()
+	s := stage{conn: conn{stageSocket}}
+	if err := s.run(); err != nil {
+		// When the caller is gone there is nobody to tell.
+		_ = s.conn.send(kindFailed, stageFailure{Message: err.Error()})
+	}
+	return true
+}
+
+// stage is the process in the namespace. Its main goroutine sets up, then runs and reaps; once the command runs, a second
+// one reads the caller's messages.
+type stage struct {
+	conn conn
+}
+
+func (s *stage) run() error {
+	if err := closeInherited(); err != nil {
+		return err
+	}
+	m, err := s.conn.receive()
+	if err != nil {
+		return fmt.Errorf("reading the configuration: %w", err)
+	}
+	var cfg stageConfig
+	if err := m.decode(&cfg); err != nil {
+		return err
+	}
+	warnings, err := s.setUp(&cfg)
+	if err != nil {
+		return err
+	}
+	tap, more, err := configureNetwork(&cfg.Config)
+	if err != nil {
+		return err
+	}
+	ready := stageReady{Name: tap.Name, MAC: tap.MAC, MTU: tap.MTU, Offloads: tap.Offloads, Warnings: append(warnings, more...)}
+	err = s.conn.send(kindReady, ready, tap.FDs...)
+	closeAll(tap.FDs)
+	if err != nil || cfg.Attached {
+		return err
+	}
+	return s.serve()
+}
+
+// setUp prepares what belongs to new namespaces only: mounts and signals.
+func (s *stage) setUp(cfg *stageConfig) (warnings []string, err error) {
+	if cfg.Attached {
+		return nil, nil
+	}
+	absorbSignals()
+	if err := privateMounts(); err != nil {
+		return nil, err
+	}
+	// Before /proc changes: in the order of the paths that are used.
+	if cfg.ResolvConf != nil {
+		if err := coverResolvConf(cfg.ResolvConf); err != nil {
+			warnings = append(warnings, err.Error())
+		}
+	}
+	if w := mountProc(); w != "" {
+		warnings = append(warnings, w)
+	}
+	if err := openPingGroups(); err != nil {
+		warnings = append(warnings, fmt.Sprintf("opening ping to all groups inside: %v", err))
+	}
+	return warnings, nil
+}
+
+// absorbSignals keeps the stage alive when the terminal or somebody outside signals the whole process group: the command
+// has got the signal too, and the stage ends with the command. A handler is what exec resets to the default for the
+// command; ignoring would be inherited. What the caller ignores already (nohup) stays ignored for the command too.
+func absorbSignals() {
+	unread := make(chan os.Signal, 1)
+	for _, sig := range []os.Signal{
+		syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM,
+	} {
+		if !signal.Ignored(sig) {
+			signal.Notify(unread, sig)
+		}
+	}
+}
+
+// serve waits for the command to run, and runs it. It returns nil when the caller is gone or the command has ended.
+func (s *stage) serve() error {
+	for {
+		m, err := s.conn.receive()
+		if err != nil {
+			return nil
+		}
+		if m.kind != kindStart {
+			closeAll(m.fds)
+			continue
+		}
+		c, err := startCommand(m)
+		closeAll(m.fds)
+		if err != nil {
+			var failed *StartError
+			if !errors.As(err, &failed) {
+				return err
+			}
+			if err := s.conn.send(kindNotStarted, stageFailure{Message: failed.msg, Code: failed.Code}); err != nil {
+				return nil
+			}
+			continue
+		}
+		if err := s.conn.send(kindStarted, nil); err != nil {
+			return nil
+		}
+		go s.relaySignals(c)
+		// The set-up's memory goes back to the system, unless the command is so short that it is not worth it.
+		time.AfterFunc(time.Second, debug.FreeOSMemory)
+		status, err := c.reap(func(sig syscall.Signal) error {
+			return s.conn.send(kindStopped, stageSignal{int(sig)})
+		})
+		if err != nil {
+			return err
+		}
+		return s.conn.send(kindExited, status)
+	}
+}
+
+// relaySignals sends the command what the caller asks for, and kills it, which ends the stage and with it the PID namespace,
+// when the caller is gone.
+func (s *stage) relaySignals(c *command) {
+	for {
+		m, err := s.conn.receive()
+		if err != nil {
+			_ = unix.PidfdSendSignal(c.pidfd, unix.SIGKILL, nil, 0)
+			return
+		}
+		closeAll(m.fds)
+		var sig stageSignal
+		if m.kind == kindSignal && m.decode(&sig) == nil {
+			// The command may have ended meanwhile, which the caller learns from its status.
+			_ = unix.PidfdSendSignal(c.pidfd, syscall.Signal(sig.Signal), nil, 0)
+		}
+	}
+}
+
+// closeInherited closes what the stage got from the caller's own parent by inheritance. Those are just the descriptors without
+// the close-on-exec mark: the runtime opens its own with it.
+func closeInherited() error {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return fmt.Errorf("listing the descriptors: %w", err)
+	}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil || fd <= stageSocket {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			unix.Close(fd)
+		}
+	}
+	unix.CloseOnExec(stageSocket)
+	return nil
+}

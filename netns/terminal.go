@@ -1,0 +1,74 @@
+package netns
+
+import (
+	"errors"
+	"os"
+	"os/signal"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// A terminal is the caller's controlling terminal while a command runs in the foreground. The shell sees only the caller:
+// when the command stops, the caller stops itself, whatever stopped the command, so that both the terminal's Ctrl-Z and
+// a program that suspends itself show as one stopped job. The methods of a nil terminal do nothing.
+type terminal struct {
+	fd       int // -1 without a controlling terminal
+	ours     bool
+	suspends chan os.Signal
+}
+
+// openTerminal begins to absorb SIGTSTP, which the caller shall not obey before the command has.
+func openTerminal() *terminal {
+	t := &terminal{fd: -1, suspends: make(chan os.Signal, 1)}
+	signal.Notify(t.suspends, unix.SIGTSTP)
+	fd, err := unix.Open("/dev/tty", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	if err != nil {
+		return t
+	}
+	t.fd = fd
+	group, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP)
+	t.ours = err == nil && group == unix.Getpgrp()
+	return t
+}
+
+// stopped stops the caller until somebody continues it, then continues the command, which has got a SIGCONT of its own
+// only if that was sent to the whole process group.
+func (t *terminal) stopped(resume func() error) {
+	_ = unix.Kill(os.Getpid(), unix.SIGSTOP) // cannot fail
+	_ = resume()                             // fails only when the command has ended, which Wait tells
+}
+
+// takeBack makes the caller's process group the terminal's foreground group again if the command, a shell with job control, has put
+// itself there. Its id is not visible in the PID namespace, so the command cannot. A group that lives is left alone: the
+// caller's shell, when the caller runs in the background.
+func (t *terminal) takeBack() {
+	if t == nil || t.fd < 0 || !t.ours {
+		return
+	}
+	group, err := unix.IoctlGetInt(t.fd, unix.TIOCGPGRP)
+	if err != nil || group == unix.Getpgrp() || !errors.Is(unix.Kill(-group, 0), unix.ESRCH) {
+		return
+	}
+	// A background process that changes the foreground group is stopped by SIGTTOU unless it blocks it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var set, old unix.Sigset_t
+	set.Val[0] = 1 << (unix.SIGTTOU - 1)
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &set, &old); err != nil {
+		return
+	}
+	_ = unix.IoctlSetPointerInt(t.fd, unix.TIOCSPGRP, unix.Getpgrp()) // fails only when the terminal is gone
+	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil)
+}
+
+func (t *terminal) close() {
+	if t == nil {
+		return
+	}
+	signal.Stop(t.suspends)
+	if t.fd >= 0 {
+		unix.Close(t.fd)
+		t.fd = -1
+	}
+}
