@@ -21,6 +21,7 @@ type Errno = unix.Errno
 type Event struct {
 	Token         uint64 // as given to Watch
 	In, Out       bool   // may be read (or accepted, or is at end of file); may be written
+	End           bool   // the peer has ended its stream: reading will reach the end of file
 	Hangup, Error bool   // both directions are closed; an error waits in ConnectResult
 }
 

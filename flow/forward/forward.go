@@ -1,0 +1,96 @@
+// Package forward holds the rules by which addresses and ports are translated between a guest and the host.
+package forward
+
+import "net/netip"
+
+// Map translates the ends of flows. Pairs are indexed by family: V4, V6. An invalid address switches a
+// mapping off. A Map is read-only once a worker uses it.
+type Map struct {
+	// Loopback is the address that stands, inside, for the host's loopback address.
+	Loopback [2]netip.Addr
+	// GuestAlias is the address that stands, inside, for the host's own copy of the guest's address.
+	GuestAlias [2]netip.Addr
+	// Guest is the guest's address.
+	Guest [2]netip.Addr
+	// Gateway is the guest's router: what a peer is shown as, when its own address would mislead the guest.
+	Gateway [2]netip.Addr
+	// DNS is the address inside whose port 53 leads to the host's resolver, Resolver.
+	DNS      [2]netip.Addr
+	Resolver [2]netip.Addr
+}
+
+// The families of a pair.
+const (
+	V4 = 0
+	V6 = 1
+)
+
+// dnsPort is the port that DNS leads from; the resolver is asked on the same.
+const dnsPort = 53
+
+var loopback = [2]netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
+
+// family of a valid address.
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return V4
+	}
+	return V6
+}
+
+// Outbound is where a flow that the guest directs at dst goes to on the host. ok is false when the address is one that no guest may reach:
+// loopback, unspecified, multicast and broadcast addresses.
+func (m *Map) Outbound(dst netip.AddrPort) (to netip.AddrPort, ok bool) {
+	a := dst.Addr()
+	if !reachable(a) {
+		return netip.AddrPort{}, false
+	}
+	f := family(a)
+	switch a {
+	case m.DNS[f]:
+		if dst.Port() == dnsPort {
+			return netip.AddrPortFrom(m.Resolver[f], dnsPort), m.Resolver[f].IsValid()
+		}
+		if a == m.Loopback[f] {
+			return netip.AddrPortFrom(loopback[f], dst.Port()), true
+		}
+	case m.Loopback[f]:
+		return netip.AddrPortFrom(loopback[f], dst.Port()), true
+	case m.GuestAlias[f]:
+		return netip.AddrPortFrom(m.Guest[f], dst.Port()), true
+	}
+	return dst, true
+}
+
+func reachable(a netip.Addr) bool {
+	if a.IsLoopback() || a.IsUnspecified() || a.IsMulticast() || a.Is4In6() {
+		return false
+	}
+	return a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}
+
+// Source reports whether a guest may use a as its own address.
+func Source(a netip.Addr) bool { return reachable(a) }
+
+// Inbound is what the guest sees of the host peer src. The host's loopback address and its copy of the guest's
+// address are shown under their mapped addresses, or as the gateway. ok is false when there is nothing to show it as.
+func (m *Map) Inbound(src netip.AddrPort) (from netip.AddrPort, ok bool) {
+	a := src.Addr()
+	f := family(a)
+	switch {
+	case a == loopback[f] && m.Loopback[f].IsValid():
+		a = m.Loopback[f]
+	case a == m.Guest[f] && m.GuestAlias[f].IsValid():
+		a = m.GuestAlias[f]
+	case !reachable(a) || a == m.Guest[f]:
+		a = m.Gateway[f]
+	}
+	return netip.AddrPortFrom(a, src.Port()), a.IsValid()
+}
+
+// Port is one forwarded port: connections and datagrams that reach Listen on the host go to the guest's port To.
+type Port struct {
+	Listen netip.AddrPort // an unspecified IPv6 address listens for both families
+	Device string         // only through this interface; "" for any
+	To     uint16
+}

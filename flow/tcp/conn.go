@@ -1,0 +1,299 @@
+// Package tcp is the TCP that a guest talks to: one Conn for each connection between a guest and a host socket.
+//
+// A Conn makes no system call and knows no clock (DESIGN.md, decision 5). The worker feeds it segments, results of host
+// calls and expired timers, and asks it what to do next:
+//
+//	segment from the guest   Input, then Borrowed → host Send → Settle, once for each segment
+//	host socket writable     Held → host Send → Drained, until the socket is full or nothing is held
+//	host socket readable     WantRead → host Recv → HostPage or HostBytes; HostEOF at the end
+//	connect finished         Connected, or Refuse
+//	timer expired            Timeout
+//	after any of these       Output, ShutdownDue, State, Deadline
+//
+// # Stream offsets
+//
+// Sequence numbers are unwrapped to 64-bit stream offsets on arrival: offset 0 is the SYN, data begins at 1, the FIN
+// takes the offset behind the last byte. In the guest's stream
+//
+//	hostNxt ≤ rcvNxt ≤ edge
+//
+// hostNxt is the next byte for the host socket, rcvNxt the next byte expected from the guest, edge the advertised right
+// edge. Bytes in [hostNxt, rcvNxt) are held. In the stream toward the guest
+//
+//	una ≤ nxt ≤ max,   nxt ≤ guestEdge (except for FIN and probes)
+//
+// # States
+//
+//	Connecting   the guest's SYN arrived, the host's connect is pending
+//	SynReceived  the host is connected, SYN/ACK is sent
+//	SynSent      a host peer was accepted, SYN is sent to the guest
+//	Open         both sides are connected; each direction ends on its own
+//	Closed       over; Why tells how
+//
+// A Conn belongs to one worker and is not safe for concurrent use.
+package tcp
+
+import (
+	"github.com/vasta-net/vasta/pagepool"
+	"github.com/vasta-net/vasta/stats"
+)
+
+// State of a connection; see the package documentation.
+type State uint8
+
+// The states.
+const (
+	Closed State = iota
+	Connecting
+	SynReceived
+	SynSent
+	Open
+)
+
+// Why says how a connection ended.
+type Why uint8
+
+// The ends of a connection.
+const (
+	NotOver     Why = iota
+	Finished        // both directions ended in order
+	GuestReset      // the guest sent a reset: the host's peer has to see one
+	HostReset       // the host side failed or was reset: the guest has seen a reset
+	GuestSilent     // the guest did not answer any more: the host's peer has to see a reset
+)
+
+// Env is what a worker lends to all its connections. Now is the clock of the batch.
+type Env struct {
+	Now    int64          // nanoseconds, monotonic
+	Hold   *pagepool.Pool // for bytes that host sockets do not take yet
+	Send   *pagepool.Pool // for bytes that the guest has not acknowledged
+	Budget *Budget
+	Stats  *stats.Worker
+
+	MaxWindow int64 // cap of the receive window of one connection, bytes
+	MaxFlight int64 // cap of what one connection keeps for retransmission, bytes
+	KeepIdle  int64 // nanoseconds without a segment before the guest is probed
+
+	rings ringCache
+	out   Out
+	iov   [maxPieces][]byte
+}
+
+// maxPieces bounds the payload pieces of one segment.
+const maxPieces = 32
+
+// Config is what a connection needs to know of its link and its flow.
+type Config struct {
+	MSS    int    // largest payload of one segment that we can take, and largest we send, without options
+	MaxGSO int    // largest payload of one GSO frame, 0: the link has no TSO
+	V6     bool   // for the default MSS
+	ISS    uint32 // initial sequence number
+	TSBase uint32 // added to the timestamp clock
+}
+
+// Conn is one TCP connection. The zero Conn is Closed.
+type Conn struct {
+	state  State
+	why    Why
+	flags  flag
+	config Config
+
+	// Guest → host.
+	irs       uint32
+	hostNxt   int64
+	rcvNxt    int64
+	edge      int64
+	acked     int64 // rcvNxt as last told to the guest
+	finAt     int64 // offset of the guest's FIN, 0: not seen
+	promise   int64 // what the budget holds for this connection
+	target    int64 // window to keep open while the host takes what comes
+	grown     int64 // rcvNxt when target was last raised
+	rcvScale  uint8
+	hold      hold
+	ooo       []interval // arrived beyond rcvNxt, ascending, disjoint
+	lastOOO   int64      // where the newest of them begins
+	borrow    [][]byte
+	borrowLen int
+
+	// Host → guest.
+	una, nxt, max int64
+	guestEdge     int64
+	wl1, wl2      int64
+	sndScale      uint8
+	mss           int
+	frameLen      int // largest payload of one frame
+	q             sendQueue
+	dupAcks       int
+	recover       int64 // offset at which fast recovery ends
+
+	// Timestamps (RFC 7323).
+	tsRecent uint32
+
+	// Timers, all in nanoseconds.
+	srtt, rttvar int64
+	rttAt        int64 // when the byte at rttOff was sent, 0: none is timed
+	rttOff       int64
+	rto          int64
+	rtoAt        int64 // 0: not running
+	probeAt      int64
+	heard        int64 // when the guest was last heard
+	retries      uint8
+	probes       uint8
+}
+
+type flag uint16
+
+const (
+	ackNow     flag = 1 << iota
+	ackSoon         // data arrived; an ACK is due at the end of the batch
+	useTimes        // timestamps negotiated
+	useSACK         // SACK negotiated
+	finRcvd         // the guest's FIN is in order
+	shutDone        // the host was told
+	hostEOF         // the host's stream ended
+	rstDue          // a reset goes to the guest
+	synRefused      // ... in answer to its SYN
+	retransmit      // resend from una at once
+	probeDue        // a probe goes to the guest
+	useScale        // window scaling negotiated
+)
+
+func (c *Conn) has(f flag) bool { return c.flags&f != 0 }
+func (c *Conn) set(f flag)      { c.flags |= f }
+func (c *Conn) unset(f flag)    { c.flags &^= f }
+
+// FromGuest starts a connection from the guest's SYN s; it is Connecting from then on. The caller has asked
+// Budget.Admit.
+func (c *Conn) FromGuest(env *Env, cfg Config, s *Segment) {
+	c.start(env, cfg, Connecting)
+	c.takeSyn(env, s)
+}
+
+// FromHost starts a connection for an accepted host peer; it is SynSent from then on.
+func (c *Conn) FromHost(env *Env, cfg Config) {
+	c.start(env, cfg, SynSent)
+}
+
+func (c *Conn) start(env *Env, cfg Config, s State) {
+	*c = Conn{state: s, config: cfg, rto: initialRTO, heard: env.Now, q: sendQueue{base: 1, tail: 1}}
+	c.hostNxt, c.rcvNxt = 1, 1
+	for c.rcvScale < 14 && startWindow<<c.rcvScale < env.MaxWindow {
+		c.rcvScale++
+	}
+	c.target = env.Budget.first()
+	c.edge = 1 + c.target
+	c.setPromise(env, c.target)
+}
+
+// takeSyn takes the guest's options from its SYN or SYN/ACK.
+func (c *Conn) takeSyn(env *Env, s *Segment) {
+	c.irs = s.Seq
+	peer := int(s.MSS)
+	if peer == 0 {
+		peer = defaultMSS4
+		if c.config.V6 {
+			peer = defaultMSS6
+		}
+	}
+	c.mss = max(min(peer, c.config.MSS), 48)
+	if s.HasTimes {
+		c.set(useTimes)
+		c.tsRecent = s.TSVal
+		c.mss -= timesLen
+	}
+	if s.SACKOK {
+		c.set(useSACK)
+	}
+	if s.Scale >= 0 {
+		c.set(useScale)
+		c.sndScale = uint8(s.Scale)
+	} else {
+		c.rcvScale = 0
+	}
+	c.frameLen = c.mss
+	if gso := c.config.MaxGSO; gso > 0 {
+		if c.has(useTimes) {
+			gso -= timesLen
+		}
+		c.frameLen = max(1, gso/c.mss) * c.mss
+	}
+	c.guestEdge = int64(s.Window) // not scaled in a SYN; counted from una == 0, behind the SYN
+	if s.Flags&ACK != 0 {
+		c.guestEdge++
+	}
+	c.heard = env.Now
+}
+
+// State of the connection.
+func (c *Conn) State() State { return c.state }
+
+// Why the connection ended; NotOver before.
+func (c *Conn) Why() Why { return c.why }
+
+// Connected tells that the host socket is connected: the guest gets its SYN/ACK with the next Output.
+func (c *Conn) Connected() {
+	if c.state == Connecting {
+		c.state = SynReceived
+	}
+}
+
+// Refuse ends a connection whose host connect failed. With reset set the guest gets a reset in answer to its SYN with the next
+// Output; without, the caller sends an ICMP error instead.
+func (c *Conn) Refuse(env *Env, reset bool) {
+	c.end(env, HostReset)
+	if reset {
+		c.set(rstDue | synRefused)
+	}
+}
+
+// HostFailed ends the connection because the host socket was reset or failed: the guest gets a reset with the
+// next Output.
+func (c *Conn) HostFailed(env *Env) {
+	if c.state != Closed {
+		c.end(env, HostReset)
+		c.set(rstDue)
+	}
+}
+
+// end gives back everything the connection holds and closes it.
+func (c *Conn) end(env *Env, why Why) {
+	if c.state == Closed {
+		return
+	}
+	c.state, c.why = Closed, why
+	c.hold.release(env, c.hostNxt, c.lastByte(), true)
+	c.ooo = nil
+	c.borrow, c.borrowLen = nil, 0
+	c.q.clear(env.Send)
+	c.setPromise(env, 0)
+}
+
+func (c *Conn) setPromise(env *Env, n int64) {
+	env.Budget.Promised += n - c.promise
+	c.promise = n
+}
+
+// HeldBytes is how many accepted bytes wait for the host socket.
+func (c *Conn) HeldBytes() int64 {
+	n := c.rcvNxt - c.hostNxt
+	if c.has(finRcvd) {
+		n--
+	}
+	return n
+}
+
+func (c *Conn) guestSeq(off int64) uint32 { return c.irs + uint32(off) }
+func (c *Conn) ourSeq(off int64) uint32   { return c.config.ISS + uint32(off) }
+
+// guestOff unwraps a sequence number of the guest around rcvNxt.
+func (c *Conn) guestOff(seq uint32) int64 {
+	return c.rcvNxt + int64(int32(seq-c.guestSeq(c.rcvNxt)))
+}
+
+// ourOff unwraps an acknowledgement number around una.
+func (c *Conn) ourOff(ack uint32) int64 {
+	return c.una + int64(int32(ack-c.ourSeq(c.una)))
+}
+
+// InitialSequence is the sequence number of the guest's SYN.
+func (c *Conn) InitialSequence() uint32 { return c.irs }

@@ -1,0 +1,393 @@
+package tcp
+
+import "github.com/vasta-net/vasta/stats"
+
+// maxOOO bounds the holes that a connection remembers.
+const maxOOO = 32
+
+// interval is a range of stream offsets [from, to).
+type interval struct{ from, to int64 }
+
+// Input takes one segment from the guest. Afterwards the worker offers Borrowed to the host socket and calls
+// Settle, before the next Input of any connection.
+func (c *Conn) Input(env *Env, s *Segment) {
+	switch c.state {
+	case Closed:
+		return
+	case Connecting:
+		c.inputConnecting(env, s)
+		return
+	case SynSent:
+		if !c.inputSynSent(env, s) {
+			return
+		}
+	case SynReceived:
+		if !c.inputSynReceived(env, s) {
+			return
+		}
+	}
+	c.heard, c.probes = env.Now, 0
+	c.inputOpen(env, s)
+}
+
+// inputConnecting absorbs a repeated SYN while the host's connect is pending.
+func (c *Conn) inputConnecting(env *Env, s *Segment) {
+	if s.Flags&RST != 0 && s.Seq == c.irs+1 {
+		c.end(env, GuestReset)
+	}
+}
+
+// inputSynSent waits for the guest's SYN/ACK, and reports whether the segment opened the connection.
+func (c *Conn) inputSynSent(env *Env, s *Segment) bool {
+	if s.Flags&ACK != 0 && s.Ack != c.config.ISS+1 {
+		env.Stats.Drop(stats.TCPBadAck)
+		return false
+	}
+	switch {
+	case s.Flags&(RST|ACK) == RST|ACK:
+		c.end(env, GuestReset)
+		return false
+	case s.Flags&(SYN|ACK|RST) != SYN|ACK:
+		env.Stats.Drop(stats.BadTransport)
+		return false
+	}
+	c.takeSyn(env, s)
+	c.opened(env, s)
+	c.wl2 = 1
+	c.set(ackNow)
+	return false // data on a SYN/ACK is not taken; the guest sends it again
+}
+
+// inputSynReceived waits for the ACK of our SYN/ACK, and reports whether the segment opened the connection.
+func (c *Conn) inputSynReceived(env *Env, s *Segment) bool {
+	switch {
+	case s.Flags&RST != 0:
+		if s.Seq == c.guestSeq(c.rcvNxt) {
+			c.end(env, GuestReset)
+		} else {
+			env.Stats.Drop(stats.TCPBadReset)
+		}
+		return false
+	case s.Flags&SYN != 0:
+		if s.Seq == c.irs && c.max > 0 { // our SYN/ACK was lost
+			c.nxt = 0
+		}
+		return false
+	case s.Flags&ACK == 0:
+		env.Stats.Drop(stats.TCPBadAck)
+		return false
+	case c.max == 0 || s.Ack != c.config.ISS+1:
+		env.Stats.Drop(stats.TCPBadAck)
+		return false
+	}
+	c.opened(env, s)
+	c.guestEdge = 1 + int64(s.Window)<<c.sndScale
+	return true
+}
+
+// opened makes the connection Open: our SYN is acknowledged.
+func (c *Conn) opened(env *Env, s *Segment) {
+	c.state = Open
+	c.sampleRTT(env, 1)
+	c.una, c.nxt, c.max = 1, 1, 1
+	c.rtoAt, c.retries = 0, 0
+	c.wl1, c.wl2 = c.guestOff(s.Seq), 1
+}
+
+func (c *Conn) inputOpen(env *Env, s *Segment) {
+	off := c.guestOff(s.Seq)
+	end := off + int64(s.Len)
+	if c.has(useTimes) && s.HasTimes && int32(s.TSVal-c.tsRecent) < 0 && s.Flags&RST == 0 {
+		env.Stats.Drop(stats.TCPPAWS)
+		c.set(ackNow)
+		return
+	}
+	if !c.inWindow(off, end) {
+		if s.Flags&RST == 0 {
+			if end < c.rcvNxt || s.Len > 0 {
+				env.Stats.TCPDuplicate++
+			}
+			if off > c.edge {
+				env.Stats.Drop(stats.TCPOutOfWindow)
+			}
+			c.set(ackNow) // RFC 9293 3.10.7.4; answers keepalives and window probes, too
+			if s.Flags&(ACK|SYN) == ACK {
+				c.acknowledge(env, s, off)
+			}
+		} else {
+			env.Stats.Drop(stats.TCPBadReset)
+		}
+		return
+	}
+	if s.Flags&RST != 0 {
+		if off == c.rcvNxt {
+			c.end(env, GuestReset)
+		} else { // RFC 5961, 3.2: a challenge
+			env.Stats.Drop(stats.TCPBadReset)
+			c.set(ackNow)
+		}
+		return
+	}
+	if s.Flags&SYN != 0 { // RFC 5961, 4.2
+		env.Stats.Drop(stats.TCPOutOfWindow)
+		c.set(ackNow)
+		return
+	}
+	if s.Flags&ACK == 0 {
+		env.Stats.Drop(stats.TCPBadAck)
+		return
+	}
+	if c.has(useTimes) && s.HasTimes && off <= c.acked {
+		c.tsRecent = s.TSVal
+	}
+	if !c.acknowledge(env, s, off) {
+		return
+	}
+	c.payload(env, s, off, end)
+}
+
+// inWindow is the acceptability test of RFC 9293, 3.10.7.4, on offsets.
+func (c *Conn) inWindow(off, end int64) bool {
+	if end == off {
+		return off >= c.rcvNxt && off <= max(c.edge, c.rcvNxt)
+	}
+	return end > c.rcvNxt && off < c.edge
+}
+
+// acknowledge processes the acknowledgement and window of s, and reports whether s is to be processed further.
+func (c *Conn) acknowledge(env *Env, s *Segment, off int64) bool {
+	ack := c.ourOff(s.Ack)
+	if ack > c.max || ack < c.una-c.flightCap(env) {
+		env.Stats.Drop(stats.TCPBadAck)
+		c.set(ackNow)
+		return false
+	}
+	if ack < c.una {
+		return true // an old one; its data may still be new
+	}
+	wnd := ack + int64(s.Window)<<c.sndScale
+	switch {
+	case ack > c.una:
+		c.newAck(env, ack)
+	case c.una < c.max && s.Len == 0 && wnd == c.guestEdge && s.Flags&FIN == 0:
+		c.dupAck()
+	}
+	if c.wl1 < off || (c.wl1 == off && c.wl2 <= ack) {
+		c.guestEdge, c.wl1, c.wl2 = wnd, off, ack
+	}
+	return true
+}
+
+// flightCap is how far back an acknowledgement may lie and still be a late one (RFC 5961, 5.2).
+func (c *Conn) flightCap(env *Env) int64 { return env.MaxFlight + 65536 }
+
+func (c *Conn) newAck(env *Env, ack int64) {
+	c.sampleRTT(env, ack)
+	c.q.release(env.Send, ack)
+	c.una = ack
+	c.nxt = max(c.nxt, ack)
+	c.retries, c.dupAcks = 0, 0
+	c.rtoAt = 0
+	c.rto = c.baseRTO()
+	if ack < c.recover { // a partial acknowledgement: the next hole begins here (RFC 6582)
+		c.set(retransmit)
+	}
+}
+
+func (c *Conn) dupAck() {
+	c.dupAcks++
+	if c.dupAcks == 3 && c.una >= c.recover {
+		c.recover = c.max
+		c.set(retransmit)
+	}
+}
+
+// payload sorts the data and the FIN of an acceptable segment: in order and nothing held, it is borrowed for
+// the host; otherwise it is held.
+func (c *Conn) payload(env *Env, s *Segment, off, end int64) {
+	if s.Flags&FIN != 0 && c.finAt == 0 && end >= c.lastByte() && end <= c.edge {
+		c.finAt = end
+	}
+	if c.finAt != 0 { // nothing lies behind a FIN
+		end = min(end, c.finAt)
+	}
+	from, to := max(off, c.rcvNxt), min(end, c.edge)
+	if to <= from {
+		if s.Len > 0 {
+			c.set(ackNow)
+		}
+		return
+	}
+	if off < from {
+		env.Stats.TCPDuplicate++
+	}
+	pieces := trim(s.Payload, int(from-off), int(to-from))
+	if from > c.rcvNxt {
+		c.outOfOrder(env, pieces, from, to)
+		return
+	}
+	c.borrow, c.borrowLen = pieces, int(to-from)
+	if end > to || s.Len == 0 {
+		c.set(ackNow)
+	}
+}
+
+// lastByte is the offset behind everything that has arrived.
+func (c *Conn) lastByte() int64 {
+	if n := len(c.ooo); n > 0 {
+		return max(c.rcvNxt, c.ooo[n-1].to)
+	}
+	return c.rcvNxt
+}
+
+// trim cuts skip bytes off the front of the pieces and keeps n.
+func trim(pieces [][]byte, skip, n int) [][]byte {
+	for len(pieces) > 0 && skip >= len(pieces[0]) {
+		skip -= len(pieces[0])
+		pieces = pieces[1:]
+	}
+	if len(pieces) > 0 && skip > 0 {
+		pieces[0] = pieces[0][skip:]
+	}
+	for i := range pieces {
+		if len(pieces[i]) >= n {
+			pieces[i] = pieces[i][:n]
+			return pieces[:i+1]
+		}
+		n -= len(pieces[i])
+	}
+	return pieces
+}
+
+// outOfOrder holds [from, to), which lies beyond a hole, and asks for an ACK at once.
+func (c *Conn) outOfOrder(env *Env, pieces [][]byte, from, to int64) {
+	env.Stats.TCPOutOfOrder++
+	c.set(ackNow)
+	lo, hi := 0, len(c.ooo)
+	for lo < hi && c.ooo[lo].to < from {
+		lo++
+	}
+	for hi > lo && c.ooo[hi-1].from > to {
+		hi--
+	}
+	if lo == hi && len(c.ooo) == maxOOO {
+		env.Stats.Drop(stats.TCPOutOfOrderFull)
+		return
+	}
+	c.hold.reserve(env, c.hostNxt, c.edge)
+	at := from
+	for _, b := range pieces {
+		n := c.hold.write(env.Hold, at, b)
+		at += int64(n)
+		if n < len(b) {
+			env.Stats.Drop(stats.NoBuffers)
+			break
+		}
+	}
+	to = at
+	if to == from {
+		return
+	}
+	merged := interval{from, to}
+	if lo < hi {
+		merged.from = min(from, c.ooo[lo].from)
+		merged.to = max(to, c.ooo[hi-1].to)
+	}
+	c.lastOOO = merged.from
+	if lo == hi {
+		c.ooo = append(c.ooo, interval{})
+		copy(c.ooo[lo+1:], c.ooo[lo:])
+	} else {
+		c.ooo = append(c.ooo[:lo+1], c.ooo[hi:]...)
+	}
+	c.ooo[lo] = merged
+}
+
+// Borrowed is the payload of the last Input that the host socket may take directly from the link's memory:
+// in order, with nothing held before it. It is empty when there is none.
+func (c *Conn) Borrowed() [][]byte {
+	if c.HeldBytes() > 0 {
+		return nil
+	}
+	return c.borrow
+}
+
+// Settle ends the borrowing: the host socket took the first taken bytes of Borrowed. What it did not take is copied to the
+// connection's own fragments. Only now are the bytes accepted, that is, will they be acknowledged.
+func (c *Conn) Settle(env *Env, taken int) {
+	if c.state != Open {
+		c.borrow, c.borrowLen = nil, 0
+		return
+	}
+	from := c.hostNxt
+	if c.borrowLen > 0 {
+		c.hostNxt += int64(taken)
+		c.rcvNxt += int64(taken)
+		if rest := c.borrowLen - taken; rest > 0 {
+			c.hold.reserve(env, c.hostNxt, c.edge)
+			for _, b := range trim(c.borrow, taken, rest) {
+				n := c.hold.write(env.Hold, c.rcvNxt, b)
+				c.rcvNxt += int64(n)
+				env.Stats.TCPHeldBytes += uint64(n)
+				if n < len(b) {
+					env.Stats.Drop(stats.NoBuffers)
+					break
+				}
+			}
+		}
+		c.borrow, c.borrowLen = nil, 0
+		c.set(ackSoon)
+	}
+	if len(c.ooo) > 0 && c.ooo[0].from <= c.rcvNxt {
+		for len(c.ooo) > 0 && c.ooo[0].from <= c.rcvNxt {
+			c.rcvNxt = max(c.rcvNxt, c.ooo[0].to)
+			c.ooo = append(c.ooo[:0], c.ooo[1:]...)
+		}
+		c.set(ackNow)
+	}
+	if c.finAt != 0 && c.rcvNxt == c.finAt && !c.has(finRcvd) {
+		c.rcvNxt++
+		c.set(finRcvd | ackNow)
+	}
+	if taken > 0 { // some of it may have arrived out of order before, and be held
+		c.release(env, from)
+	}
+	c.settlePromise(env)
+}
+
+// release gives back the hold memory of what the host has taken since it had taken everything below from.
+func (c *Conn) release(env *Env, from int64) {
+	c.hold.release(env, from, c.hostNxt, c.HeldBytes() == 0 && len(c.ooo) == 0)
+}
+
+func (c *Conn) settlePromise(env *Env) {
+	if c.has(finRcvd) {
+		c.setPromise(env, c.finAt-c.hostNxt)
+	} else {
+		c.setPromise(env, c.edge-c.hostNxt)
+	}
+}
+
+// Held appends to bufs the next held pieces for the host socket, at most limit pieces in all.
+func (c *Conn) Held(env *Env, bufs [][]byte, limit int) [][]byte {
+	return c.hold.pieces(env.Hold, bufs, c.hostNxt, c.hostNxt+c.HeldBytes(), limit)
+}
+
+// Drained tells that the host socket took n held bytes. The guest learns of the new room with the next
+// Output, when it is worth a segment.
+func (c *Conn) Drained(env *Env, n int) {
+	from := c.hostNxt
+	c.hostNxt += int64(n)
+	c.release(env, from)
+	c.settlePromise(env)
+}
+
+// ShutdownDue reports, once, that everything the guest sent has reached the host socket and the guest has ended its
+// stream: the socket's write side is to be shut down.
+func (c *Conn) ShutdownDue() bool {
+	if c.state != Open || !c.has(finRcvd) || c.has(shutDone) || c.HeldBytes() > 0 {
+		return false
+	}
+	c.set(shutDone)
+	return true
+}

@@ -1,0 +1,128 @@
+package tcp
+
+// Timer values in nanoseconds.
+const (
+	millisecond = int64(1e6)
+	initialRTO  = 1000 * millisecond
+	minRTO      = 200 * millisecond
+	maxRTO      = 60000 * millisecond
+
+	probeInterval = 75000 * millisecond // between keepalive probes
+)
+
+// Retries before the guest is given up.
+const (
+	maxRetries    = 15
+	maxSynRetries = 5
+	maxProbes     = 9
+)
+
+// clock is the timestamp clock: milliseconds (RFC 7323, 5.4).
+func (c *Conn) clock(env *Env) uint32 { return c.config.TSBase + uint32(env.Now/millisecond) }
+
+// sampleRTT takes a round-trip time when ack covers the byte that is timed (RFC 6298).
+func (c *Conn) sampleRTT(env *Env, ack int64) {
+	if c.rttAt == 0 || ack < c.rttOff {
+		return
+	}
+	r := max(env.Now-c.rttAt, 1)
+	c.rttAt = 0
+	if c.srtt == 0 {
+		c.srtt, c.rttvar = r, r/2
+	} else {
+		d := c.srtt - r
+		if d < 0 {
+			d = -d
+		}
+		c.rttvar += (d - c.rttvar) / 4
+		c.srtt += (r - c.srtt) / 8
+	}
+	c.rto = c.baseRTO()
+}
+
+func (c *Conn) baseRTO() int64 {
+	if c.srtt == 0 {
+		return initialRTO
+	}
+	return min(max(c.srtt+4*c.rttvar, minRTO), maxRTO)
+}
+
+// armTimers starts and stops the timers after a round of output.
+func (c *Conn) armTimers(env *Env) {
+	switch {
+	case c.una >= c.max:
+		c.rtoAt = 0
+	case c.rtoAt == 0:
+		c.rtoAt = env.Now + c.rto
+	}
+	if c.state == Open && c.una == c.max && c.guestEdge <= c.una {
+		if c.probeAt == 0 { // the window is closed: probe it
+			c.probeAt = env.Now + min(c.rto<<min(c.retries, 8), maxRTO)
+		}
+	} else {
+		c.probeAt = 0
+	}
+}
+
+// Deadline is when Timeout is to be called, 0 for never.
+func (c *Conn) Deadline(env *Env) int64 {
+	if c.state == Closed || c.state == Connecting {
+		return 0
+	}
+	at := c.heard + env.KeepIdle + int64(c.probes)*probeInterval
+	if c.rtoAt != 0 {
+		at = min(at, c.rtoAt)
+	}
+	if c.probeAt != 0 {
+		at = min(at, c.probeAt)
+	}
+	return at
+}
+
+// Timeout acts on every timer that has run out; Output has to follow.
+func (c *Conn) Timeout(env *Env) {
+	if c.state == Closed || c.state == Connecting {
+		return
+	}
+	if c.rtoAt != 0 && env.Now >= c.rtoAt {
+		c.retransmitTimeout(env)
+	}
+	if c.probeAt != 0 && env.Now >= c.probeAt {
+		c.probeAt = 0
+		c.retries = min(c.retries+1, 8)
+		c.set(probeDue)
+	}
+	if c.state == Open && env.Now >= c.heard+env.KeepIdle+int64(c.probes)*probeInterval {
+		c.probes++
+		if c.probes > maxProbes {
+			c.giveUp(env)
+			return
+		}
+		c.set(probeDue)
+	}
+}
+
+func (c *Conn) retransmitTimeout(env *Env) {
+	env.Stats.TCPTimeouts++
+	c.rtoAt = 0
+	c.retries++
+	limit := uint8(maxRetries)
+	if c.state != Open {
+		limit = maxSynRetries
+	}
+	if c.retries > limit {
+		c.giveUp(env)
+		return
+	}
+	c.rto = min(2*c.rto, maxRTO)
+	c.rttAt = 0
+	c.nxt = c.una
+	c.dupAcks, c.recover = 0, 0
+	c.unset(retransmit)
+}
+
+// giveUp ends the connection because the guest does not answer. It gets a reset all the same.
+func (c *Conn) giveUp(env *Env) {
+	c.end(env, GuestSilent)
+	c.set(rstDue)
+}

@@ -1,0 +1,98 @@
+package worker
+
+import (
+	"encoding/binary"
+
+	"github.com/vasta-net/vasta/stats"
+	"golang.org/x/sys/unix"
+)
+
+// Do has the worker run fn between two batches, in its own goroutine. It does not wait for that. It may be called from any
+// goroutine; fn is not run any more once the worker has stopped.
+func (w *Worker) Do(fn func()) {
+	w.mu.Lock()
+	w.commands = append(w.commands, fn)
+	w.mu.Unlock()
+	w.wake()
+}
+
+// Stop makes Run return after the current batch. It may be called from any goroutine, and more than once.
+func (w *Worker) Stop() {
+	w.mu.Lock()
+	w.stopped = true
+	w.mu.Unlock()
+	w.wake()
+}
+
+func (w *Worker) wake() {
+	if w.WakeFd < 0 {
+		return
+	}
+	var one [8]byte
+	binary.NativeEndian.PutUint64(one[:], 1)
+	// An eventfd counter that is full (EAGAIN) has woken the worker already.
+	_, _ = unix.Write(w.WakeFd, one[:])
+}
+
+// takeCommands runs what Do left, and reports whether the worker is to stop.
+func (w *Worker) takeCommands() (stop bool) {
+	w.mu.Lock()
+	commands := w.commands
+	w.commands = nil
+	stop = w.stopped
+	w.mu.Unlock()
+	for _, fn := range commands {
+		fn()
+	}
+	return stop
+}
+
+// Snapshot is a copy of the counters with the levels of this moment. It is called in the worker's own goroutine: before
+// Run, after it, or in a function given to Do.
+func (w *Worker) Snapshot() stats.Worker {
+	s := *w.Stats
+	c := w.Queue.Counters()
+	s.SysLinkRead, s.SysLinkWrite = c.Reads, c.Writes
+	s.Drops[stats.LinkFull] += c.Refused
+	s.Promised = uint64(w.env.Budget.Promised)
+	for _, f := range w.flows {
+		if f.kind == tcpFlow {
+			s.Held += uint64(f.conn.HeldBytes())
+		}
+	}
+	s.PagesInUse = uint64(w.Hold.InUse() + w.Send.InUse())
+	s.FragsInUse = uint64(w.Hold.FragsInUse() + w.Send.FragsInUse())
+	return s
+}
+
+// Close ends every flow, resetting the host peers of unfinished ones, and gives queue, sockets and memory back. The worker has stopped.
+func (w *Worker) Close() error {
+	for _, f := range w.flows {
+		switch f.kind {
+		case tcpFlow:
+			f.conn.HostFailed(&w.env)
+			if f.fd >= 0 {
+				w.Host.Abort(f.fd)
+			}
+			w.Stats.TCPClosed++
+			w.dropFlow(f)
+		case udpFlow, icmpFlow:
+			w.closeDatagram(f)
+		}
+	}
+	for _, l := range w.listeners {
+		w.Host.Close(l.fd)
+	}
+	w.listeners = nil
+	if w.hasPage {
+		w.Send.Put(w.scratch)
+		w.hasPage = false
+	}
+	err := w.Queue.Close()
+	for _, p := range []interface{ Close() error }{w.Hold, w.Send} {
+		if e := p.Close(); err == nil {
+			err = e
+		}
+	}
+	return err
+}

@@ -1,0 +1,171 @@
+package worker
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"github.com/vasta-net/vasta/flow/tcp"
+	"github.com/vasta-net/vasta/gateway"
+	"github.com/vasta-net/vasta/link"
+	"github.com/vasta-net/vasta/packet"
+	"github.com/vasta-net/vasta/stats"
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+)
+
+// hopLimit is the TTL of what vasta itself says to the guest.
+const hopLimit = 64
+
+// header is the Ethernet and IP header of a flow's frames toward the guest, complete but for MAC addresses, length and, for
+// IPv4, the checksum. It is made once for a flow.
+type header struct {
+	bytes  [packet.EtherLen + packet.IPv6Len]byte
+	len    uint8  // 34 or 54
+	ipSum  uint16 // IPv4: sum of the header with length and checksum 0
+	pseudo uint16 // pseudo header sum with length 0
+	proto  uint8
+	isIPv6 bool
+}
+
+// makeHeader prepares the header of frames that go from src to dst, both as the guest sees them.
+func makeHeader(src, dst netip.Addr, proto, tos, ttl uint8) (h header) {
+	h.proto = proto
+	h.pseudo = packet.PseudoSum(src, dst, proto, 0)
+	ip := h.bytes[packet.EtherLen:]
+	if src.Is4() {
+		h.len = packet.EtherLen + packet.IPv4Len
+		binary.BigEndian.PutUint16(h.bytes[12:], packet.EtherIPv4)
+		ip[0], ip[1] = 0x45, tos
+		ip[6] = 0x40 // don't fragment
+		ip[8], ip[9] = ttl, proto
+		s, d := src.As4(), dst.As4()
+		copy(ip[12:], s[:])
+		copy(ip[16:], d[:])
+		h.ipSum = checksum.Checksum(ip[:packet.IPv4Len], 0)
+		return h
+	}
+	h.isIPv6 = true
+	h.len = packet.EtherLen + packet.IPv6Len
+	binary.BigEndian.PutUint16(h.bytes[12:], packet.EtherIPv6)
+	ip[0], ip[1] = 0x60|tos>>4, tos<<4
+	ip[6], ip[7] = proto, ttl
+	s, d := src.As16(), dst.As16()
+	copy(ip[8:], s[:])
+	copy(ip[24:], d[:])
+	return h
+}
+
+// put writes the header for a packet of n bytes behind the IP header, and returns the sum of its pseudo header.
+func (h *header) put(b []byte, gw *gateway.Gateway, n int) (pseudo uint16) {
+	copy(b, h.bytes[:h.len])
+	dst, src := gw.GuestMAC(), gw.MAC()
+	copy(b[0:], dst[:])
+	copy(b[6:], src[:])
+	ip := b[packet.EtherLen:]
+	if h.isIPv6 {
+		binary.BigEndian.PutUint16(ip[4:], uint16(n))
+	} else {
+		total := uint16(n + packet.IPv4Len)
+		binary.BigEndian.PutUint16(ip[2:], total)
+		binary.BigEndian.PutUint16(ip[10:], ^checksum.Combine(h.ipSum, total))
+	}
+	return checksum.Combine(h.pseudo, uint16(n))
+}
+
+// txState is the memory that outgoing frames are made in.
+type txState struct {
+	head   [link.MaxHead]byte
+	out    link.Out
+	one    [1][]byte
+	cur    *header   // of the flow that sends
+	ports  [2]uint16 // source and destination port of the same
+	spare  header    // of what belongs to no flow
+	icmp   [1280]byte
+	quoted [packet.EtherLen + packet.IPv6Len + 8]byte
+}
+
+// send gives w.tx.out to the link, with the checksum at csumAt of the transport header either left to the link or made here.
+// The field holds nothing yet; pseudo is the sum of the pseudo header.
+func (w *Worker) send(l4, csumAt int, pseudo uint16) bool {
+	o := &w.tx.out
+	field := o.Head[l4+csumAt:]
+	if w.feat.Csum {
+		o.Hdr.Flags = packet.FlagNeedsCsum
+		o.Hdr.CsumStart, o.Hdr.CsumOffset = uint16(l4), uint16(csumAt)
+		binary.BigEndian.PutUint16(field, pseudo)
+	} else {
+		binary.BigEndian.PutUint16(field, transportSum(o.Head[l4:], o.Payload, pseudo, w.tx.cur.proto))
+	}
+	return w.transmit()
+}
+
+// transportSum is the checksum of a transport header with a zero checksum field, and its payload.
+func transportSum(head []byte, payload [][]byte, pseudo uint16, proto uint8) uint16 {
+	var c checksum.Checksumer
+	c.Add([]byte{byte(pseudo >> 8), byte(pseudo)})
+	c.Add(head)
+	for _, b := range payload {
+		c.Add(b)
+	}
+	sum := ^c.Checksum()
+	if sum == 0 && proto == packet.ProtoUDP {
+		sum = 0xffff // RFC 768: 0 says that there is none
+	}
+	return sum
+}
+
+// transmit gives w.tx.out to the link as it is.
+func (w *Worker) transmit() bool {
+	o := &w.tx.out
+	if !w.Queue.Send(o) {
+		w.linkFull = true
+		return false
+	}
+	w.Stats.TxFrames++
+	n := len(o.Head)
+	for _, b := range o.Payload {
+		n += len(b)
+	}
+	w.Stats.TxBytes += uint64(n)
+	if w.Capture != nil {
+		w.iov = append(append(w.iov[:0], o.Head), o.Payload...)
+		w.Capture(ToGuest, &o.Hdr, w.iov)
+	}
+	return true
+}
+
+// emitWhole sends a complete frame of the gateway or an ICMP error. When the link is full it is lost, and counted.
+func (w *Worker) emitWhole(frame []byte) {
+	w.tx.one[0] = frame
+	w.tx.out = link.Out{Payload: w.tx.one[:]}
+	if !w.transmit() {
+		w.Stats.Drop(stats.LinkFull)
+	}
+}
+
+// SendTCP implements tcp.Sender for the flow whose Output runs.
+func (w *Worker) SendTCP(_ *tcp.Conn, s *tcp.Out) bool {
+	h := w.tx.cur
+	l4 := int(h.len)
+	hl := packet.TCPLen + s.OptLen
+	head := w.tx.head[:l4+hl]
+	pseudo := h.put(head, w.Gateway, hl+s.Len)
+	t := head[l4:]
+	putPorts(t, w.tx.ports[0], w.tx.ports[1])
+	binary.BigEndian.PutUint32(t[4:], s.Seq)
+	binary.BigEndian.PutUint32(t[8:], s.Ack)
+	t[12], t[13] = uint8(hl/4)<<4, s.Flags
+	binary.BigEndian.PutUint16(t[14:], s.Window)
+	t[16], t[17], t[18], t[19] = 0, 0, 0, 0
+	copy(t[packet.TCPLen:], s.Options[:s.OptLen])
+	w.tx.out = link.Out{Head: head, Payload: s.Payload}
+	if s.Len > s.MSS && s.MSS > 0 {
+		o := &w.tx.out.Hdr
+		o.GSOType = packet.GSOTCPv4
+		if h.isIPv6 {
+			o.GSOType = packet.GSOTCPv6
+		}
+		o.GSOSize = uint16(s.MSS)
+		o.HdrLen = uint16(len(head))
+	}
+	return w.send(l4, 16, pseudo)
+}

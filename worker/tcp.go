@@ -1,0 +1,330 @@
+package worker
+
+import (
+	"encoding/binary"
+	"hash/maphash"
+	"net/netip"
+
+	"github.com/vasta-net/vasta/flow"
+	"github.com/vasta-net/vasta/flow/forward"
+	"github.com/vasta-net/vasta/flow/tcp"
+	"github.com/vasta-net/vasta/hostsock"
+	"github.com/vasta-net/vasta/packet"
+	"github.com/vasta-net/vasta/pagepool"
+	"github.com/vasta-net/vasta/stats"
+	"golang.org/x/sys/unix"
+)
+
+// smallRead is the longest read that is copied into shared fragments instead of keeping its page.
+const smallRead = 2 * pagepool.FragSize
+
+// tcpInput takes the TCP segment in w.pkt.
+func (w *Worker) tcpInput() {
+	if w.NoTCP {
+		w.Stats.Drop(stats.Disabled)
+		return
+	}
+	if r := w.seg.Parse(&w.pkt); r != stats.None {
+		w.Stats.Drop(r)
+		return
+	}
+	key := flow.NewKey(packet.ProtoTCP, netip.AddrPortFrom(w.pkt.Src, w.pkt.SrcPort), netip.AddrPortFrom(w.pkt.Dst, w.pkt.DstPort))
+	if i, ok := w.table.Get(&key); ok {
+		w.tcpSegment(w.flows[i])
+		return
+	}
+	if w.seg.Flags&(tcp.SYN|tcp.ACK|tcp.RST|tcp.FIN) == tcp.SYN {
+		w.tcpOpen(key)
+		return
+	}
+	w.Stats.Drop(stats.TCPNoFlow)
+	if w.seg.Flags&tcp.RST == 0 {
+		w.resetUnknown()
+	}
+}
+
+// tcpSegment gives w.seg to its flow and what it carries to the host socket.
+func (w *Worker) tcpSegment(f *flowSlot) {
+	c := &f.conn
+	c.Input(&w.env, &w.seg)
+	taken := 0
+	if b := c.Borrowed(); len(b) > 0 && f.writable {
+		taken = w.hostSend(f, b, w.seg.Len)
+	}
+	c.Settle(&w.env, taken)
+	if c.HeldBytes() > 0 && f.writable {
+		w.drain(f)
+	}
+	w.makeDirty(f)
+}
+
+// hostSend offers the pieces to the host socket and returns how many bytes it took.
+func (w *Worker) hostSend(f *flowSlot, bufs [][]byte, want int) int {
+	n, err := w.Host.Send(f.fd, bufs)
+	switch err {
+	case 0:
+		if n < want {
+			f.writable = false
+		}
+	case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM:
+		f.writable = false
+		n = 0
+	default:
+		w.hostFailed(f, err)
+		n = 0
+	}
+	return n
+}
+
+// hostFailed ends a flow whose host socket reports an error.
+func (w *Worker) hostFailed(f *flowSlot, err hostsock.Errno) {
+	if err != unix.ECONNRESET && err != unix.EPIPE {
+		w.Stats.Drop(stats.HostError)
+	}
+	f.writable, f.readable = false, false
+	f.conn.HostFailed(&w.env)
+	w.makeDirty(f)
+}
+
+// drain gives held bytes to the host socket until it is full or nothing is held.
+func (w *Worker) drain(f *flowSlot) {
+	c := &f.conn
+	for f.writable && c.HeldBytes() > 0 {
+		w.iov = c.Held(&w.env, w.iov[:0], cap(w.iov))
+		want := 0
+		for _, b := range w.iov {
+			want += len(b)
+		}
+		n := w.hostSend(f, w.iov, want)
+		c.Drained(&w.env, n)
+	}
+}
+
+// tcpOpen starts a flow for the SYN in w.seg: the guest gets its answer when the host has connected.
+func (w *Worker) tcpOpen(key flow.Key) {
+	guest := key.GuestAddrPort()
+	to, ok := w.Map.Outbound(key.PeerAddrPort())
+	if !ok {
+		w.Stats.Drop(stats.BadDestination)
+		return
+	}
+	if !w.env.Budget.Admit() {
+		w.refuseSyn(stats.BudgetSpent)
+		return
+	}
+	f := w.newFlow(tcpFlow, key)
+	if f == nil {
+		w.refuseSyn(stats.FlowTableFull)
+		return
+	}
+	w.Stats.TCPOpened++
+	f.head = makeHeader(w.pkt.Dst, w.pkt.Src, packet.ProtoTCP, 0, hopLimit)
+	f.conn.FromGuest(&w.env, w.tcpConfig(guest, key.PeerAddrPort()), &w.seg)
+	fd, err := w.Host.ConnectTCP(w.Origin[familyOf(to.Addr())], to)
+	if err == 0 {
+		f.fd = fd
+		err = w.Host.Watch(fd, token(tokenFlow, f.gen, f.index))
+	}
+	if err != 0 {
+		w.connectFailed(f, err)
+	}
+}
+
+func familyOf(a netip.Addr) int {
+	if a.Is4() {
+		return forward.V4
+	}
+	return forward.V6
+}
+
+// tcpConfig derives what a connection needs to know from the link.
+func (w *Worker) tcpConfig(guest, peer netip.AddrPort) tcp.Config {
+	ipLen := packet.IPv4Len
+	tso := w.feat.TSO4
+	v6 := guest.Addr().Is6()
+	limit := 65535 - packet.IPv4Len // total length counts the IPv4 header, payload length not the IPv6 header
+	if v6 {
+		ipLen, tso, limit = packet.IPv6Len, w.feat.TSO6, 65535
+	}
+	c := tcp.Config{MSS: w.MTU - ipLen - packet.TCPLen, V6: v6, ISS: w.initialSequence(guest, peer)}
+	c.TSBase = c.ISS * 0x9e3779b1
+	if tso {
+		c.MaxGSO = limit - packet.TCPLen
+	}
+	return c
+}
+
+// initialSequence is RFC 6528's: a keyed hash of the ends, plus a clock of 4 microseconds.
+func (w *Worker) initialSequence(guest, peer netip.AddrPort) uint32 {
+	type ends struct {
+		secret      uint64
+		guest, peer netip.AddrPort
+	}
+	return uint32(maphash.Comparable(sequenceSeed, ends{w.Seed, guest, peer})) + uint32(w.now/4000)
+}
+
+var sequenceSeed = maphash.MakeSeed()
+
+// connectFailed answers the guest's SYN according to why the host could not connect.
+func (w *Worker) connectFailed(f *flowSlot, err hostsock.Errno) {
+	reason := openReason(err)
+	reset := reason != stats.HostUnreachable
+	w.Stats.Drop(reason)
+	f.conn.Refuse(&w.env, reset)
+	if !reset {
+		w.unreachable(f, err)
+	}
+	w.makeDirty(f)
+}
+
+// tcpEvent acts on an event of a flow's host socket.
+func (w *Worker) tcpEvent(f *flowSlot) {
+	c := &f.conn
+	if c.State() == tcp.Connecting {
+		if !f.writable {
+			return
+		}
+		if err := w.Host.ConnectResult(f.fd); err != 0 {
+			w.connectFailed(f, err)
+			return
+		}
+		c.Connected()
+		w.makeDirty(f)
+		return
+	}
+	if f.writable && c.HeldBytes() > 0 {
+		w.drain(f)
+		w.makeDirty(f)
+	}
+	w.makeReady(f)
+}
+
+// tcpRead moves data from the host socket toward the guest, and reports whether there is more to do soon.
+func (w *Worker) tcpRead(f *flowSlot) (again bool) {
+	c := &f.conn
+	for range readRounds {
+		want := c.WantRead(&w.env)
+		if want == 0 || !f.readable {
+			break
+		}
+		if !w.readPage() {
+			return true
+		}
+		buf := w.Send.Bytes(w.scratch)[:want]
+		n, err := w.Host.Recv(f.fd, buf)
+		switch {
+		case err == unix.EAGAIN:
+			f.readable = false
+		case err != 0:
+			w.hostFailed(f, err)
+		case n == 0:
+			f.readable = false
+			c.HostEOF()
+		default:
+			if n < want && !f.ended {
+				f.readable = false
+			}
+			if n > smallRead || w.Send.Free() == 0 {
+				c.HostPage(w.scratch, n)
+				w.hasPage = false
+			} else {
+				c.HostBytes(&w.env, buf[:n])
+			}
+		}
+		if !w.tcpOutput(f) {
+			w.makeDirty(f)
+			return f.readable
+		}
+		if f.kind != tcpFlow {
+			return false
+		}
+	}
+	return f.readable && c.WantRead(&w.env) > 0
+}
+
+// tcpOutput lets a flow send what is due and follows up on what that changed. It reports false when the link is full.
+func (w *Worker) tcpOutput(f *flowSlot) bool {
+	c := &f.conn
+	w.tx.cur = &f.head
+	w.tx.ports = [2]uint16{f.key.PeerPort, f.key.GuestPort}
+	ok := c.Output(&w.env, w)
+	if c.ShutdownDue() {
+		if err := w.Host.ShutdownWrite(f.fd); err != 0 && err != unix.ENOTCONN {
+			w.hostFailed(f, err)
+		}
+		ok = c.Output(&w.env, w) && ok
+	}
+	if c.State() == tcp.Closed {
+		if ok {
+			w.tcpClose(f)
+		}
+		return ok
+	}
+	if at := c.Deadline(&w.env); at != 0 {
+		w.wheel.Set(f.index, at)
+	} else {
+		w.wheel.Stop(f.index)
+	}
+	if f.readable && c.WantRead(&w.env) > 0 {
+		w.makeReady(f)
+	}
+	return ok
+}
+
+// tcpClose gives a finished flow's socket and slot back.
+func (w *Worker) tcpClose(f *flowSlot) {
+	if f.fd >= 0 {
+		switch f.conn.Why() {
+		case tcp.Finished:
+			w.Host.Close(f.fd)
+		case tcp.GuestReset, tcp.GuestSilent:
+			w.Host.Abort(f.fd)
+			w.Stats.TCPReset++
+		default:
+			w.Host.Close(f.fd)
+			w.Stats.TCPReset++
+		}
+	}
+	w.Stats.TCPClosed++
+	w.dropFlow(f)
+}
+
+// refuseSyn answers the SYN in w.seg with a reset, at once.
+func (w *Worker) refuseSyn(why stats.Reason) {
+	w.Stats.Drop(why)
+	w.resetUnknown()
+}
+
+// resetUnknown answers the segment in w.seg, which belongs to no flow, with a reset (RFC 9293, 3.10.7.1).
+func (w *Worker) resetUnknown() {
+	w.tx.spare = makeHeader(w.pkt.Dst, w.pkt.Src, packet.ProtoTCP, 0, hopLimit)
+	w.tx.cur = &w.tx.spare
+	w.tx.ports = [2]uint16{w.pkt.DstPort, w.pkt.SrcPort}
+	out := tcp.Out{Flags: tcp.RST}
+	if w.seg.Flags&tcp.ACK != 0 {
+		out.Seq = w.seg.Ack
+	} else {
+		out.Flags |= tcp.ACK
+		out.Ack = w.seg.Seq + uint32(w.seg.Len)
+		if w.seg.Flags&tcp.SYN != 0 {
+			out.Ack++
+		}
+		if w.seg.Flags&tcp.FIN != 0 {
+			out.Ack++
+		}
+	}
+	if !w.SendTCP(nil, &out) {
+		w.Stats.Drop(stats.LinkFull)
+	}
+}
+
+// synPacket rebuilds the start of the guest's SYN for the quotation in an ICMP error: ports and sequence number.
+func (f *flowSlot) synPacket(b []byte) {
+	putPorts(b, f.key.GuestPort, f.key.PeerPort)
+	binary.BigEndian.PutUint32(b[4:], f.conn.InitialSequence())
+}
+
+func putPorts(b []byte, src, dst uint16) {
+	binary.BigEndian.PutUint16(b[0:], src)
+	binary.BigEndian.PutUint16(b[2:], dst)
+}

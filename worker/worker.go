@@ -1,0 +1,463 @@
+// Package worker is the event loop of vasta: one Worker owns one queue pair of a link, a set of host sockets, the flows
+// between them, and a timer wheel. It carries out what the flows ask for; the flows themselves make no system call.
+//
+// One iteration takes the events that wait, then the frames of the link, then the host sockets that may be read, then the
+// timers, and flushes what the flows have to say in between. Each source has a budget, so that none starves the others.
+//
+// Everyone else talks to a running worker through Do only.
+package worker
+
+import (
+	"errors"
+	"log/slog"
+	"net/netip"
+	"sync"
+
+	"github.com/vasta-net/vasta/flow"
+	"github.com/vasta-net/vasta/flow/forward"
+	"github.com/vasta-net/vasta/flow/tcp"
+	"github.com/vasta-net/vasta/gateway"
+	"github.com/vasta-net/vasta/hostsock"
+	"github.com/vasta-net/vasta/link"
+	"github.com/vasta-net/vasta/packet"
+	"github.com/vasta-net/vasta/pagepool"
+	"github.com/vasta-net/vasta/stats"
+	"github.com/vasta-net/vasta/timer"
+)
+
+// Direction of a frame, for Config.Capture.
+type Direction uint8
+
+// The directions.
+const (
+	FromGuest Direction = iota
+	ToGuest
+)
+
+// Config is what a worker is made of. The worker owns Queue, Host and the pools from New on and gives them back
+// with Close.
+type Config struct {
+	Queue   link.Queue
+	Host    hostsock.Host
+	Gateway *gateway.Gateway
+	Map     *forward.Map
+	Hold    *pagepool.Pool // what host sockets do not take yet
+	Send    *pagepool.Pool // what the guest has not acknowledged
+	Stats   *stats.Worker
+
+	MTU       int
+	MaxFlows  int
+	Budget    int64 // bytes that TCP flows may promise to guests; at most the size of Hold less 8 KiB a flow
+	MaxWindow int64 // bytes, cap of one TCP flow's receive window
+	MaxFlight int64 // bytes, cap of one TCP flow's retransmission memory
+
+	KeepIdle int64 // nanoseconds of silence before a TCP guest is probed
+	UDPIdle  int64 // nanoseconds after which a UDP flow that was answered ends
+	UDPFirst int64 // the same for one that was not answered
+	ICMPIdle int64 // the same for an echo flow
+
+	NoTCP, NoUDP, NoICMP bool
+	Origin               [2]hostsock.Origin // of outbound sockets, by forward.V4 and V6
+
+	WakeFd  int                                                  // an eventfd that Do writes to; -1: the caller of Step sees to it
+	Clock   func() int64                                         // monotonic, nanoseconds
+	Seed    uint64                                               // secret of initial sequence numbers
+	Capture func(d Direction, hdr *packet.NetHdr, bufs [][]byte) // sees every frame; nil for none
+	Log     *slog.Logger
+}
+
+// Worker is one event loop. Run it in one goroutine; only Do and Stop may be called from others.
+type Worker struct {
+	Config
+	now   int64
+	env   tcp.Env
+	seed  uint64
+	table *flow.Table
+	wheel *timer.Wheel
+	feat  link.Features
+
+	flows []*flowSlot // by flow number; nil or free ones are listed in free
+	free  []int32
+	ready []int32 // flows whose host socket may be read
+	dirty []int32 // flows that have something to say to the guest
+
+	events  [eventBatch]hostsock.Event
+	frames  [frameBatch]packet.Frame
+	pkt     packet.Packet
+	seg     tcp.Segment
+	iov     [][]byte
+	scratch pagepool.Page // the page that host data is read into
+	hasPage bool
+	tx      txState
+
+	linkReadable bool // frames may wait
+	linkFull     bool // the link refused a frame
+	gone         error
+	sinceWait    int
+
+	listeners   []listener
+	acceptLater bool // a forwarded port could not accept for want of descriptors or memory
+	pingRefused bool // and said so
+
+	mu       sync.Mutex
+	commands []func()
+	stopped  bool
+}
+
+// Batch sizes. A frame batch is small because a frame is 64 KiB: it should still be in the cache when it is sent on.
+const (
+	eventBatch = 64
+	frameBatch = 4
+	// linkRounds bounds the batches from the link in one iteration.
+	linkRounds = 4
+	// readRounds bounds the frames read from one host socket in one iteration.
+	readRounds = 4
+	// spins bounds the iterations without a look at the events while there is other work.
+	spins = 4
+	// retryFull is how long the worker leaves a full link alone, in nanoseconds.
+	retryFull = int64(1e6)
+	// retryAccept is how long connections wait that could not be accepted for want of descriptors or memory.
+	retryAccept = int64(100e6)
+)
+
+// flowSlot is one flow of any protocol.
+type flowSlot struct {
+	kind      flowKind
+	gen       uint32 // tells events of an earlier flow in this slot
+	index     int32
+	key       flow.Key
+	fd        int
+	readable  bool
+	writable  bool
+	ended     bool // the host peer has ended its stream
+	inReady   bool
+	inDirty   bool
+	connected bool
+	answered  bool
+
+	conn  tcp.Conn
+	head  header
+	peer  netip.AddrPort // UDP through a listener: the host peer
+	owner int32          // UDP through a listener: the listener's number, else -1
+	last  int64          // when it was last used (UDP, ICMP)
+}
+
+type flowKind uint8
+
+const (
+	freeSlot flowKind = iota
+	tcpFlow
+	udpFlow
+	icmpFlow
+)
+
+// Kinds of event tokens, in the topmost byte.
+const (
+	tokenLink = iota
+	tokenWake
+	tokenFlow
+	tokenListener
+)
+
+func token(kind int, gen uint32, index int32) uint64 {
+	return uint64(kind)<<56 | uint64(gen&0xffffff)<<32 | uint64(uint32(index))
+}
+
+// New makes a worker. It registers the queue with the host's event set.
+func New(c Config) (*Worker, error) {
+	w := &Worker{
+		Config: c,
+		table:  flow.NewTable(c.MaxFlows),
+		feat:   c.Queue.Features(),
+		now:    c.Clock(),
+		iov:    make([][]byte, 0, 64),
+	}
+	w.wheel = timer.New(w.now)
+	w.env = tcp.Env{
+		Hold: c.Hold, Send: c.Send, Budget: &tcp.Budget{Limit: c.Budget}, Stats: c.Stats,
+		MaxWindow: c.MaxWindow, MaxFlight: c.MaxFlight, KeepIdle: c.KeepIdle, Now: w.now,
+	}
+	c.Stats.Budget = uint64(c.Budget)
+	w.linkReadable = true
+	if err := w.Host.Watch(c.Queue.Fd(), token(tokenLink, 0, 0)); err != 0 {
+		return nil, errors.Join(errors.New("worker: cannot watch the link"), err)
+	}
+	if c.WakeFd >= 0 {
+		if err := w.Host.Watch(c.WakeFd, token(tokenWake, 0, 0)); err != 0 {
+			return nil, errors.Join(errors.New("worker: cannot watch the wake-up descriptor"), err)
+		}
+	}
+	return w, nil
+}
+
+// Run works until Stop is called or the link is gone, and returns link.ErrGone then. The caller has locked the
+// goroutine to its thread when it cares about latency.
+func (w *Worker) Run() error {
+	for w.gone == nil {
+		if w.takeCommands() {
+			return nil
+		}
+		w.Step(-1)
+	}
+	return w.gone
+}
+
+// Step does one iteration. It waits for events at most limit nanoseconds, without limit when that is negative, and
+// not at all while there is work left.
+func (w *Worker) Step(limit int64) {
+	if w.sinceWait >= spins || !w.busy() {
+		w.sinceWait = 0
+		w.wait(limit)
+	}
+	w.sinceWait++
+	w.now = w.Clock()
+	w.env.Now = w.now
+	w.serveLink()
+	w.serveReady()
+	w.serveTimers()
+	w.flush()
+	w.Queue.Flush()
+}
+
+// busy reports whether there is work that no event will announce.
+func (w *Worker) busy() bool {
+	return w.linkReadable || (len(w.ready) > 0 && !w.linkFull)
+}
+
+func (w *Worker) wait(limit int64) {
+	timeout := limit
+	if w.busy() {
+		timeout = 0
+	} else {
+		if at, ok := w.wheel.Next(); ok {
+			timeout = shorter(timeout, max(0, at-w.Clock()))
+		}
+		if w.linkFull {
+			timeout = shorter(timeout, retryFull)
+		}
+		if w.acceptLater {
+			timeout = shorter(timeout, retryAccept)
+		}
+	}
+	w.Stats.SysWait++
+	n := w.Host.Wait(w.events[:], timeout)
+	w.now = w.Clock()
+	w.env.Now = w.now
+	w.linkFull = false
+	if w.acceptLater {
+		w.acceptLater = false
+		for i := range w.listeners {
+			w.serveListener(int32(i))
+		}
+	}
+	for i := range w.events[:n] {
+		w.event(&w.events[i])
+	}
+}
+
+// shorter is the shorter of two timeouts, of which a may be negative for none.
+func shorter(a, b int64) int64 {
+	if a < 0 {
+		return b
+	}
+	return min(a, b)
+}
+
+func (w *Worker) event(e *hostsock.Event) {
+	index := int32(uint32(e.Token))
+	switch e.Token >> 56 {
+	case tokenLink:
+		w.linkReadable = true
+	case tokenWake:
+		var b [8]byte
+		w.Host.Recv(w.WakeFd, b[:])
+		w.takeCommands()
+	case tokenListener:
+		w.serveListener(index)
+	case tokenFlow:
+		if int(index) >= len(w.flows) {
+			return
+		}
+		f := w.flows[index]
+		if f.kind == freeSlot || uint32(e.Token>>32)&0xffffff != f.gen&0xffffff {
+			return
+		}
+		f.readable = f.readable || e.In || e.Hangup || e.Error
+		f.ended = f.ended || e.End || e.Hangup || e.Error
+		f.writable = f.writable || e.Out || e.Hangup || e.Error
+		switch f.kind {
+		case tcpFlow:
+			w.tcpEvent(f)
+		case udpFlow, icmpFlow:
+			w.makeReady(f)
+		}
+	}
+}
+
+// serveLink takes frames from the link and gives them to the flows.
+func (w *Worker) serveLink() {
+	for round := 0; round < linkRounds && w.linkReadable; round++ {
+		n, err := w.Queue.Receive(w.frames[:])
+		if err != nil {
+			w.gone = err
+			w.linkReadable = false
+			return
+		}
+		if n < len(w.frames) {
+			w.linkReadable = false
+		}
+		for i := range w.frames[:n] {
+			w.frame(&w.frames[i])
+		}
+		w.flush()
+	}
+}
+
+// frame gives one frame to whom it belongs. A bad one is counted and dropped, alone.
+func (w *Worker) frame(f *packet.Frame) {
+	w.Stats.RxFrames++
+	w.Stats.RxBytes += uint64(f.Len)
+	if w.Capture != nil {
+		w.Capture(FromGuest, &f.Hdr, f.Bufs)
+	}
+	if r := w.pkt.Parse(f); r != stats.None {
+		w.Stats.Drop(r)
+		return
+	}
+	if w.Gateway.Input(&w.pkt, w.emitWhole) {
+		return
+	}
+	if !forward.Source(w.pkt.Src) {
+		w.Stats.Drop(stats.BadSource)
+		return
+	}
+	w.Gateway.Seen(w.pkt.SrcMAC)
+	switch w.pkt.Proto {
+	case packet.ProtoTCP:
+		w.tcpInput()
+	case packet.ProtoUDP:
+		w.udpInput()
+	default:
+		w.icmpInput()
+	}
+}
+
+// serveReady reads from the host sockets that have data, a few frames each, in turn.
+func (w *Worker) serveReady() {
+	n := len(w.ready)
+	for i := 0; i < n && !w.linkFull; i++ {
+		f := w.flows[w.ready[i]]
+		f.inReady = false
+		again := false
+		switch f.kind {
+		case tcpFlow:
+			again = w.tcpRead(f)
+		case udpFlow:
+			again = w.udpRead(f)
+		case icmpFlow:
+			again = w.icmpRead(f)
+		}
+		w.ready[i] = -1
+		if again {
+			w.makeReady(f)
+		}
+	}
+	kept := w.ready[:0]
+	for _, i := range w.ready {
+		if i >= 0 {
+			kept = append(kept, i)
+		}
+	}
+	w.ready = kept
+}
+
+func (w *Worker) makeReady(f *flowSlot) {
+	if !f.inReady && f.readable {
+		f.inReady = true
+		w.ready = append(w.ready, f.index)
+	}
+}
+
+func (w *Worker) makeDirty(f *flowSlot) {
+	if !f.inDirty {
+		f.inDirty = true
+		w.dirty = append(w.dirty, f.index)
+	}
+}
+
+// flush lets the flows that took part in the batch say what they have to say.
+func (w *Worker) flush() {
+	kept := w.dirty[:0]
+	for _, i := range w.dirty {
+		f := w.flows[i]
+		f.inDirty = false
+		if f.kind == tcpFlow && (w.linkFull || !w.tcpOutput(f)) {
+			f.inDirty = true
+			kept = append(kept, i)
+		}
+	}
+	w.dirty = kept
+}
+
+func (w *Worker) serveTimers() {
+	w.wheel.Advance(w.now)
+	for {
+		id, ok := w.wheel.Pop()
+		if !ok {
+			return
+		}
+		f := w.flows[id]
+		switch f.kind {
+		case tcpFlow:
+			f.conn.Timeout(&w.env)
+			w.makeDirty(f)
+		case udpFlow, icmpFlow:
+			w.idleTimeout(f)
+		}
+	}
+}
+
+// newFlow takes a slot for a flow with the given key, and enters it into the table. nil says that there is no room.
+func (w *Worker) newFlow(kind flowKind, key flow.Key) *flowSlot {
+	var f *flowSlot
+	if n := len(w.free); n > 0 {
+		f = w.flows[w.free[n-1]]
+		if !w.table.Put(key, f.index) {
+			return nil
+		}
+		w.free = w.free[:n-1]
+	} else {
+		f = &flowSlot{index: int32(len(w.flows))}
+		if !w.table.Put(key, f.index) {
+			return nil
+		}
+		w.flows = append(w.flows, f)
+	}
+	*f = flowSlot{kind: kind, gen: f.gen + 1, index: f.index, key: key, fd: -1, owner: -1, inDirty: f.inDirty, inReady: f.inReady}
+	w.levels(kind, 1)
+	return f
+}
+
+// dropFlow forgets a flow; its socket is closed already.
+func (w *Worker) dropFlow(f *flowSlot) {
+	w.levels(f.kind, -1)
+	w.table.Delete(&f.key)
+	w.wheel.Stop(f.index)
+	f.kind, f.fd = freeSlot, -1
+	f.readable = false
+	w.free = append(w.free, f.index)
+}
+
+func (w *Worker) levels(kind flowKind, n int) {
+	s := w.Stats
+	d := uint64(n)
+	s.Flows += d
+	switch kind {
+	case tcpFlow:
+		s.TCPFlows += d
+	case udpFlow:
+		s.UDPFlows += d
+	case icmpFlow:
+		s.ICMPFlows += d
+	}
+}
