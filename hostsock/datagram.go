@@ -77,8 +77,9 @@ func (s *System) RecvFrom(fd int, buf []byte) (n int, from netip.AddrPort, err E
 	return n, s.addr.decode(), 0
 }
 
-// OpenPing implements Host. The kernel allows it to the groups in net.ipv4.ping_group_range (EACCES otherwise), lets each identifier
-// be open once (EADDRINUSE), and puts the socket's identifier into what is sent and hands out only replies to it.
+// OpenPing implements Host. The kernel allows it to the groups in net.ipv4.ping_group_range (EACCES otherwise), and puts
+// the socket's identifier into what is sent. An identifier that is asked for may be open already, in this process or
+// another: replies then go to either socket. One that the kernel chooses is the socket's alone.
 func (s *System) OpenPing(id uint16, to netip.Addr) (int, Errno) {
 	if !to.IsValid() {
 		return -1, unix.EINVAL

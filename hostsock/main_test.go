@@ -50,6 +50,35 @@ func newNetns(t *testing.T) {
 	}
 }
 
+// linkLocal gives the test's namespace the address fe80::1 on lo.
+func linkLocal(t *testing.T) {
+	t.Helper()
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr, err := netlink.ParseAddr("fe80::1/128")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr.Flags = unix.IFA_F_NODAD
+	if err := netlink.AddrAdd(lo, addr); err != nil {
+		t.Fatal(err)
+	}
+	// The kernel adds the address's route a little later.
+	local := &netlink.Route{Table: unix.RT_TABLE_LOCAL, Dst: addr.IPNet}
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		routes, err := netlink.RouteListFiltered(netlink.FAMILY_V6, local, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(routes) > 0 {
+			return
+		}
+	}
+	t.Fatal("fe80::1 has no route after 5 s")
+}
+
 // allowPing opens ping sockets to the test's user in its namespace.
 func allowPing(t *testing.T) {
 	t.Helper()

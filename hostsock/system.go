@@ -77,6 +77,7 @@ func (s *System) Wait(events []Event, timeout int64) int {
 			Token:  uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32,
 			In:     e.Events&(unix.EPOLLIN|unix.EPOLLRDHUP) != 0,
 			Out:    e.Events&unix.EPOLLOUT != 0,
+			End:    e.Events&unix.EPOLLRDHUP != 0,
 			Hangup: e.Events&unix.EPOLLHUP != 0,
 			Error:  e.Events&unix.EPOLLERR != 0,
 		}

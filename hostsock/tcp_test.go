@@ -238,8 +238,8 @@ func TestAbortIsAResetForThePeer(t *testing.T) {
 	}
 	s.Abort(c)
 	e := ready(t, s, srv, func(e hostsock.Event) bool { return e.Error })
-	if !e.In || !e.Hangup {
-		t.Errorf("event %+v, want In and Hangup too", e)
+	if !e.In || !e.End || !e.Hangup {
+		t.Errorf("event %+v, want In, End and Hangup too", e)
 	}
 	if err := s.ConnectResult(srv); err != unix.ECONNRESET {
 		t.Errorf("the peer's error is %v", err)
@@ -253,8 +253,8 @@ func TestHalfClose(t *testing.T) {
 	defer s.Close(srv)
 	must(t, s.ShutdownWrite(c), "ShutdownWrite")
 	e := ready(t, s, srv, isIn)
-	if e.Hangup {
-		t.Errorf("event %+v: only one direction is closed", e)
+	if !e.End || e.Hangup {
+		t.Errorf("event %+v: one direction is closed", e)
 	}
 	buf := make([]byte, 8)
 	if n, err := s.Recv(srv, buf); n != 0 || err != 0 {
