@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/vasta-net/vasta/internal/options"
+	"github.com/vasta-net/vasta/netns"
 )
 
 // Exit statuses of vasta's own; every other is that of the command it ran.
@@ -21,6 +22,10 @@ const (
 )
 
 func main() {
+	// The helper process inside a namespace is this program too, and must do nothing before it knows that.
+	if netns.StageMain() {
+		return
+	}
 	os.Exit(run(os.Args, os.Stdout, os.Stderr))
 }
 

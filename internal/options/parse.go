@@ -117,7 +117,7 @@ func (p *parser) finish(operands []string) error {
 	case Run, Bench:
 	default:
 		if len(operands) > 0 {
-			return fmt.Errorf("%s takes no operand, and was given %q; to run a program of that name write vasta -- %s", p.Command, operands[0], commandWords[p.Command])
+			return fmt.Errorf("%s takes no operand, and was given %q; to run a program of that name write vasta -- %[1]s", commandWords[p.Command], operands[0])
 		}
 	}
 	return p.network()
@@ -127,17 +127,17 @@ func (p *parser) finish(operands []string) error {
 func (p *parser) attachTarget(operands []string) error {
 	switch {
 	case len(operands) > 1:
-		return fmt.Errorf("vasta attach takes one process, and was given %q as well; it runs no command", operands[1])
+		return fmt.Errorf("attach takes one process, and was given %q as well; it runs no command", operands[1])
 	case len(operands) == 1 && p.Target != Target{}:
-		return errors.New("vasta attach takes a process or --netns, not both; --netns PATH and --userns PATH say it all")
+		return errors.New("attach takes a process or --netns, not both; --netns PATH and --userns PATH say it all")
 	case len(operands) == 1:
 		pid, err := strconv.ParseInt(operands[0], 10, 32)
 		if err != nil || pid < 1 {
-			return fmt.Errorf("vasta attach %q: not the number of a process; name a namespace by its path with --netns", operands[0])
+			return fmt.Errorf("attach %q: not the number of a process; name a namespace by its path with --netns", operands[0])
 		}
 		p.Target.PID = int(pid)
 	case p.Target.NetNS == "":
-		return errors.New("vasta attach: no namespace named; give the number of a process in it, or --netns PATH")
+		return errors.New("attach: no namespace named; give the number of a process in it, or --netns PATH")
 	}
 	return nil
 }
