@@ -17,9 +17,8 @@ const (
 	// bytes behind an Ethernet header with a VLAN tag.
 	maxFrame = packet.NetHdrLen + packet.EtherLen + 4 + 65535
 
-	// batchMemory is where one Receive puts its frames, one behind the other. It is written again from the start every
-	// time, so it is chosen to stay in a core's second-level cache: seven frames of 64 KiB, or hundreds of small ones.
-	batchMemory = 512 << 10
+	// maxBatch is how many frames one Receive takes at most, and so bounds the memory they are put into.
+	maxBatch = 64
 
 	// align is where a frame begins: at a cache line.
 	align = 64
@@ -34,8 +33,11 @@ type Queue struct {
 	features link.Features
 	counters link.Counters
 	gone     bool // the device does not exist any more, or the queue is closed
+	closed   bool
 
-	memory []byte   // batchMemory bytes, mapped outside the Go heap
+	// memory is mapped outside the Go heap and has room for len(pieces) frames of any length. They are put one behind
+	// the other and always from the start, so that a batch of small frames stays in a small part of the cache.
+	memory []byte
 	pieces [][]byte // the one piece of each received frame; frames[i].Bufs is pieces[i:i+1]
 
 	hdr [packet.NetHdrLen]byte
@@ -88,11 +90,25 @@ func open(fd int, f link.Features) (*Queue, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return nil, fmt.Errorf("link/tap: cannot make descriptor %d non-blocking: %w", fd, err)
 	}
-	memory, err := unix.Mmap(-1, 0, batchMemory, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	return &Queue{fd: fd, features: f, iov: make([]unix.Iovec, maxPieces)}, nil
+}
+
+// reserve makes room for batches of n frames.
+func (q *Queue) reserve(n int) error {
+	size := n * ((maxFrame + align - 1) &^ (align - 1))
+	memory, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
-		return nil, fmt.Errorf("link/tap: cannot map %d bytes for frames: %w", batchMemory, err)
+		return fmt.Errorf("link/tap: cannot map %d bytes for frames: %w", size, err)
 	}
-	return &Queue{fd: fd, features: f, memory: memory, iov: make([]unix.Iovec, maxPieces)}, nil
+	old := q.memory
+	q.memory, q.pieces = memory, make([][]byte, n)
+	if old == nil {
+		return nil
+	}
+	if err := unix.Munmap(old); err != nil {
+		return fmt.Errorf("link/tap: cannot unmap frame memory: %w", err)
+	}
+	return nil
 }
 
 // Fd implements link.Queue.
@@ -104,21 +120,24 @@ func (q *Queue) Features() link.Features { return q.features }
 // Counters implements link.Queue.
 func (q *Queue) Counters() link.Counters { return q.counters }
 
-// Receive implements link.Queue. It may return fewer frames than there is room for although more wait: those go into the
-// next batch. It allocates only when frames is longer than it ever was.
+// Receive implements link.Queue. It takes at most 64 frames; when it returns fewer, and fewer than there is room for,
+// no other was waiting. It allocates only when frames is longer than it ever was.
 func (q *Queue) Receive(frames []packet.Frame) (int, error) {
 	if q.gone {
 		return 0, link.ErrGone
 	}
-	if len(frames) > len(q.pieces) {
-		q.pieces = make([][]byte, len(frames))
+	room := min(len(frames), maxBatch)
+	if room > len(q.pieces) {
+		if err := q.reserve(room); err != nil {
+			return 0, err
+		}
 	}
 	n, free := 0, q.memory
-	for n < len(frames) && len(free) >= maxFrame {
+	for n < room {
 		q.counters.Reads++
 		got, errno := read(q.fd, free[:maxFrame])
 		if errno != 0 {
-			return n, q.readError(n, errno)
+			return n, q.readError(errno)
 		}
 		if got < packet.NetHdrLen {
 			q.counters.Refused++
@@ -135,20 +154,13 @@ func (q *Queue) Receive(frames []packet.Frame) (int, error) {
 	return n, nil
 }
 
-// readError judges a failed read behind n frames, which the caller gets first: an error that lasts is met
-// again by the next Receive.
-func (q *Queue) readError(n int, errno unix.Errno) error {
+// readError is what Receive answers to a failed read.
+func (q *Queue) readError(errno unix.Errno) error {
 	switch errno {
-	case unix.EAGAIN, unix.EINTR:
+	case unix.EAGAIN:
 		return nil
 	case unix.EBADFD, unix.EIO, unix.ENODEV:
 		q.gone = true
-		errno = 0
-	}
-	switch {
-	case n > 0:
-		return nil
-	case errno == 0:
 		return link.ErrGone
 	}
 	return fmt.Errorf("link/tap: cannot read a frame: %w", errno)
@@ -166,7 +178,7 @@ func (q *Queue) Send(out *link.Out) bool {
 	switch q.write(out) {
 	case 0:
 		return true
-	case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM, unix.EINTR:
+	case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM:
 		return false
 	case unix.EBADFD, unix.ENODEV:
 		q.gone = true
@@ -181,11 +193,15 @@ func (q *Queue) Flush() {}
 // Close implements link.Queue. Frames of the last Receive must not be touched any more. A second Close does
 // nothing and returns os.ErrClosed.
 func (q *Queue) Close() error {
-	if q.memory == nil {
+	if q.closed {
 		return os.ErrClosed
 	}
-	err := errors.Join(unix.Munmap(q.memory), unix.Close(q.fd))
-	q.memory, q.gone = nil, true
+	q.closed, q.gone = true, true
+	err := unix.Close(q.fd)
+	if q.memory != nil {
+		err = errors.Join(err, unix.Munmap(q.memory))
+		q.memory = nil
+	}
 	if err != nil {
 		return fmt.Errorf("link/tap: cannot close the device: %w", err)
 	}
