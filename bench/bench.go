@@ -1,0 +1,41 @@
+// Package bench holds the benchmarks that compare vasta with other programs and
+// with what the kernel can do: the command "vasta bench".
+package bench
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/vasta-net/vasta/bench/internal/agent"
+	"github.com/vasta-net/vasta/bench/netbench"
+)
+
+const usage = `Usage: vasta bench net [options]
+
+Benchmarks:
+  net    namespaces: throughput, latency, processor time, start-up and memory
+
+See vasta bench net --help.
+`
+
+// Main is the command "vasta bench"; args is what follows that word. It returns
+// the exit status. A process that it starts to make load comes through Main too,
+// and then talks over its standard input.
+func Main(args []string, stdout, stderr io.Writer) int {
+	if len(args) == 0 {
+		fmt.Fprintln(stderr, "vasta bench: no benchmark is named; see vasta bench --help")
+		return 2
+	}
+	switch args[0] {
+	case "net":
+		return netbench.Main(args[1:], stdout, stderr)
+	case agent.Command:
+		return agent.Main(args[1:], os.Stdin, stdout, stderr)
+	case "-h", "--help":
+		fmt.Fprint(stdout, usage)
+		return 0
+	}
+	fmt.Fprintf(stderr, "vasta bench: there is no benchmark %q; see vasta bench --help\n", args[0])
+	return 2
+}

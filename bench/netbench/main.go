@@ -1,0 +1,65 @@
+package netbench
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+)
+
+// Exit statuses of Main.
+const (
+	exitMet    = 0
+	exitMissed = 1 // a bar was missed, or not measured
+	exitFailed = 2 // the benchmark could not run
+)
+
+// Main is the command "vasta bench net". It returns the exit status.
+func Main(args []string, stdout, stderr io.Writer) int {
+	o, err := parseOptions(args)
+	if errors.Is(err, errHelp) {
+		fmt.Fprintf(stdout, usage, strings.Join(loadNames(), ", "))
+		return exitMet
+	}
+	if err != nil {
+		return fail(stderr, err)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	results, err := measure(ctx, o, stderr)
+	if err != nil {
+		return fail(stderr, err)
+	}
+	if o.JSON != "" {
+		data, err := json.MarshalIndent(results, "", "  ")
+		if err == nil {
+			err = os.WriteFile(o.JSON, append(data, '\n'), 0o644)
+		}
+		if err != nil {
+			return fail(stderr, fmt.Errorf("option --json: %w", err))
+		}
+	}
+	if o.Markdown != "" {
+		if err := os.WriteFile(o.Markdown, []byte(markdown(results)), 0o644); err != nil {
+			return fail(stderr, fmt.Errorf("option --markdown: %w", err))
+		}
+	}
+	if _, err := io.WriteString(stdout, plain(results)); err != nil {
+		return fail(stderr, err)
+	}
+	if tally(results.Bars).missed > 0 {
+		return exitMissed
+	}
+	return exitMet
+}
+
+// fail reports err on one line.
+func fail(stderr io.Writer, err error) int {
+	fmt.Fprintf(stderr, "vasta bench net: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
+	return exitFailed
+}

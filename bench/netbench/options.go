@@ -1,0 +1,111 @@
+package netbench
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+// Options are the choices of one run.
+type Options struct {
+	Quick    bool
+	Rounds   int
+	Duration time.Duration // of each timed load; whole seconds
+	Only     []string      // names or beginnings of names of loads; empty for all
+	JSON     string        // file for the results, "" for none
+	Markdown string        // file for the tables, "" for none
+	Vasta    string        // path of the binary under test, "" for the running one
+	Peers    []Peer
+	Quiet    bool
+}
+
+// Peer is another program with pasta's command line.
+type Peer struct {
+	Name string
+	Argv []string
+}
+
+const usage = `Usage: vasta bench net [options]
+
+Measures vasta, its peers (pasta, slirp4netns), plain veth and a splice(2) relay
+side by side in a lab of two network namespaces, and holds the results against
+the project's bars. Needs root and iperf3.
+
+  --quick              one short round, at most 50 seconds in all
+  --rounds N           interleaved rounds (default 5)
+  --seconds N          duration of each timed load (default 2)
+  --only LOAD,...      only the loads whose names begin so
+  --json FILE          write the results to FILE as JSON
+  --markdown FILE      write the tables to FILE as Markdown
+  --vasta PATH         measure this binary instead of the running one
+  --peer NAME=CMDLINE  also measure another binary with pasta's command line
+  -q                   no progress on standard error
+  --help               show this text
+
+Loads: %s
+
+Exit status: 0 when every bar is met, 1 when one is missed or not measured,
+2 when the benchmark cannot run.
+`
+
+// errHelp asks for the usage text.
+var errHelp = errors.New("help")
+
+// parseOptions reads a command line. Its errors are one line; errHelp is among
+// them.
+func parseOptions(args []string) (Options, error) {
+	var o Options
+	var seconds int
+	fs := flag.NewFlagSet("net", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	fs.BoolVar(&o.Quick, "quick", false, "")
+	fs.BoolVar(&o.Quiet, "q", false, "")
+	fs.IntVar(&o.Rounds, "rounds", 5, "")
+	fs.IntVar(&seconds, "seconds", 2, "")
+	fs.StringVar(&o.JSON, "json", "", "")
+	fs.StringVar(&o.Markdown, "markdown", "", "")
+	fs.StringVar(&o.Vasta, "vasta", "", "")
+	fs.Func("only", "", func(s string) error {
+		o.Only = strings.Split(s, ",")
+		return nil
+	})
+	fs.Func("peer", "", func(s string) error {
+		name, cmdline, ok := strings.Cut(s, "=")
+		argv := strings.Fields(cmdline)
+		if !ok || name == "" || len(argv) == 0 {
+			return errors.New("want NAME=CMDLINE")
+		}
+		o.Peers = append(o.Peers, Peer{Name: name, Argv: argv})
+		return nil
+	})
+	err := fs.Parse(args)
+	set := make(map[string]bool)
+	fs.Visit(func(f *flag.Flag) { set[f.Name] = true })
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return Options{}, errHelp
+	case err != nil:
+		return Options{}, fmt.Errorf("%w; see vasta bench net --help", err)
+	case fs.NArg() > 0:
+		return Options{}, fmt.Errorf("unexpected argument %q; see vasta bench net --help", fs.Arg(0))
+	case o.Rounds < 1:
+		return Options{}, fmt.Errorf("option --rounds: %d is not a number of rounds; give 1 or more", o.Rounds)
+	case seconds < 1:
+		return Options{}, fmt.Errorf("option --seconds: %d is not a duration; give 1 or more", seconds)
+	case o.Quick && (set["rounds"] || set["seconds"]):
+		return Options{}, errors.New("option --quick: it sets --rounds and --seconds itself; leave them out")
+	}
+	if o.Quick {
+		o.Rounds, seconds = 1, 1
+	}
+	o.Duration = time.Duration(seconds) * time.Second
+	for _, name := range o.Only {
+		if len(selectLoads([]string{name})) == 0 {
+			return Options{}, fmt.Errorf("option --only: no load is named %q; the loads are %s", name, strings.Join(loadNames(), ", "))
+		}
+	}
+	return o, nil
+}

@@ -1,0 +1,206 @@
+package netbench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/vasta-net/vasta/bench/internal/agent"
+	"github.com/vasta-net/vasta/internal/lab"
+)
+
+// Class says what a subject is to vasta.
+type Class string
+
+// The classes of subjects.
+const (
+	ClassVasta     Class = "vasta"
+	ClassPeer      Class = "peer"
+	ClassYardstick Class = "yardstick"
+)
+
+// subject is one thing to be measured.
+type subject struct {
+	SubjectInfo
+	// tool is the command line up to the command to run, for an MTU; nil for a
+	// subject that does not run commands.
+	tool func(mtu int) []string
+	// open starts a session whose network has the given MTU.
+	open func(ctx context.Context, r *rig, s *subject, mtu int) (*session, error)
+}
+
+// versionTimeout bounds a tool's answer to --version.
+const versionTimeout = 5 * time.Second
+
+// newSubjects returns all subjects of a run in the order of the tables, the
+// absent ones too. Binaries of our own are copied into dir, where an ordinary user can
+// execute them.
+func newSubjects(o Options, dir string) ([]*subject, error) {
+	vasta, err := vastaSubject(o, dir)
+	if err != nil {
+		return nil, err
+	}
+	subjects := []*subject{vasta, pastaSubject(Peer{pastaName, []string{"pasta"}}), slirpSubject()}
+	for _, p := range o.Peers {
+		for _, s := range subjects {
+			if s.Name == p.Name || p.Name == vethName || p.Name == spliceName {
+				return nil, fmt.Errorf("option --peer: the name %s is taken; give another", p.Name)
+			}
+		}
+		subjects = append(subjects, pastaSubject(p))
+	}
+	return append(subjects,
+		&subject{SubjectInfo: SubjectInfo{Name: vethName, Class: ClassYardstick}, open: openVeth},
+		&subject{SubjectInfo: SubjectInfo{Name: spliceName, Class: ClassYardstick}, open: openSplice},
+	), nil
+}
+
+func vastaSubject(o Options, dir string) (*subject, error) {
+	path := o.Vasta
+	if path == "" {
+		var err error
+		if path, err = os.Executable(); err != nil {
+			return nil, fmt.Errorf("vasta's own binary: %w; give its path with --vasta", err)
+		}
+	}
+	bin := filepath.Join(dir, "vasta")
+	if err := copyExecutable(path, bin); err != nil {
+		return nil, fmt.Errorf("option --vasta: %w", err)
+	}
+	s := &subject{
+		SubjectInfo: SubjectInfo{Name: vastaName, Class: ClassVasta, PastaLike: true},
+		tool:        func(mtu int) []string { return []string{bin, "-q", "-m", strconv.Itoa(mtu), "--"} },
+		open:        openTool,
+	}
+	s.describe(bin)
+	return s, nil
+}
+
+// pastaSubject is pasta or a program that takes its command line. It forwards no
+// ports, as vasta by default.
+func pastaSubject(p Peer) *subject {
+	s := &subject{
+		SubjectInfo: SubjectInfo{Name: p.Name, Class: ClassPeer, PastaLike: true},
+		tool: func(mtu int) []string {
+			return append(p.Argv[:len(p.Argv):len(p.Argv)], "--config-net", "-q",
+				"-t", "none", "-u", "none", "-T", "none", "-U", "none", "-m", strconv.Itoa(mtu), "--")
+		},
+		open: openTool,
+	}
+	s.describe(p.Argv[0])
+	return s
+}
+
+func slirpSubject() *subject {
+	s := &subject{
+		SubjectInfo: SubjectInfo{Name: slirpName, Class: ClassPeer, Command: "slirp4netns -c --mtu=MTU PID tap0"},
+		open:        openSlirp,
+	}
+	s.describe(slirpName)
+	return s
+}
+
+// describe fills in the version, or why the program cannot be measured, and the
+// command line.
+func (s *subject) describe(program string) {
+	if s.tool != nil {
+		argv := s.tool(lab.MTU)
+		argv[0] = filepath.Base(argv[0])
+		s.Command = strings.Join(argv, " ") + " CMD"
+	}
+	version, err := programVersion(program)
+	if err != nil {
+		s.Absent = err.Error()
+		return
+	}
+	s.Version = version
+}
+
+// programVersion returns the first line that the program prints for --version.
+func programVersion(program string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), versionTimeout)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, program, "--version").Output()
+	if errors.Is(err, exec.ErrNotFound) {
+		return "", fmt.Errorf("%s is not installed", program)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s --version: %w", filepath.Base(program), err)
+	}
+	line, _, _ := strings.Cut(string(out), "\n")
+	return strings.TrimSpace(line), nil
+}
+
+// openTool starts a program that runs a command inside its namespace, with an
+// agent as the command.
+func openTool(ctx context.Context, r *rig, s *subject, mtu int) (*session, error) {
+	argv := append(s.tool(mtu), r.agentArgv("session")...)
+	x, err := startSession(r.lab.Host.CommandContext(ctx, lab.Ordinary, argv...))
+	if err != nil {
+		return nil, err
+	}
+	x.toolPID = x.agentCmd.Process.Pid
+	return x, x.settle(r.hostServers)
+}
+
+// openSlirp starts an agent in a namespace of its own and connects that namespace
+// by slirp4netns.
+func openSlirp(ctx context.Context, r *rig, _ *subject, mtu int) (*session, error) {
+	argv := append([]string{"unshare", "--user", "--net", "--map-root-user"}, r.agentArgv("session")...)
+	x, err := startSession(r.lab.Host.CommandContext(ctx, lab.Ordinary, argv...))
+	if err != nil {
+		return nil, err
+	}
+	slirp := r.lab.Host.CommandContext(ctx, lab.Ordinary, slirpName, "--configure",
+		"--mtu="+strconv.Itoa(mtu), strconv.Itoa(x.agentCmd.Process.Pid), "tap0")
+	if err := slirp.Start(); err != nil {
+		return nil, errors.Join(err, x.close())
+	}
+	x.helper = slirp
+	x.toolPID = slirp.Process.Pid
+	return x, x.settle(r.hostServers)
+}
+
+// openVeth makes an agent in host that talks to inet directly.
+func openVeth(ctx context.Context, r *rig, _ *subject, mtu int) (*session, error) {
+	return openAcross(ctx, r, servers{ns: r.lab.Inet, addr: lab.InetAddr4.Addr()}, iperfPort)
+}
+
+// openSplice makes an agent in host that talks to inet's loopback through the
+// relay in inet.
+func openSplice(ctx context.Context, r *rig, _ *subject, mtu int) (*session, error) {
+	return openAcross(ctx, r, servers{ns: r.lab.Inet, addr: loopback}, relayPort)
+}
+
+func openAcross(ctx context.Context, r *rig, behind servers, port uint16) (*session, error) {
+	x, err := startSession(r.lab.Host.CommandContext(ctx, lab.Root, r.agentArgv("session")...))
+	if err != nil {
+		return nil, err
+	}
+	if err := x.settle(behind); err != nil {
+		return x, err
+	}
+	x.target = netip.AddrPortFrom(lab.InetAddr4.Addr(), port)
+	return x, nil
+}
+
+// agentArgv returns the command line of an agent.
+func (r *rig) agentArgv(args ...string) []string {
+	return append([]string{r.agentPath, "bench", agent.Command}, args...)
+}
+
+// copyExecutable copies a file so that everybody may execute the copy.
+func copyExecutable(from, to string) error {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, data, 0o755)
+}
