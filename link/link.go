@@ -16,6 +16,9 @@ var ErrGone = errors.New("link: the guest's end is gone")
 // MaxHead is the longest Out.Head in bytes: Ethernet, IP and TCP headers with all options.
 const MaxHead = 14 + 60 + 60
 
+// MaxBatch bounds the frames of one Receive.
+const MaxBatch = 7
+
 // Out is one frame on its way to the guest. Everything in it stays the caller's; Send keeps no reference to
 // Head, and none to the memory of Payload beyond what its link kind states.
 type Out struct {
@@ -36,8 +39,9 @@ type Features struct {
 type Queue interface {
 	// Fd is the descriptor that becomes readable when frames wait; the worker watches it.
 	Fd() int
-	// Receive fills frames in arrival order and returns how many there are; 0 says that none waits. The frames' memory is
-	// borrowed from the queue until the next Receive.
+	// Receive fills frames in arrival order and returns how many there are. Fewer than there is room for says that no
+	// more wait: Fd becomes readable when the next one comes. At most MaxBatch frames are asked for. Their memory is borrowed
+	// from the queue until the next Receive.
 	Receive(frames []packet.Frame) (int, error)
 	// Send gives one frame to the guest. False says that the queue is full: nothing was taken, and the
 	// caller tries again later. A frame that the link refuses for good is counted by the queue and reported as taken.

@@ -4,6 +4,8 @@
 // gets a copy, taken by that worker between two batches, so a copy is consistent in itself.
 package stats
 
+import "encoding/json"
+
 // Reason says why a frame, a segment or a flow was dropped or refused.
 type Reason uint8
 
@@ -95,4 +97,34 @@ func (w *Worker) Dropped() (n uint64) {
 		n += d
 	}
 	return n
+}
+
+// MarshalJSON gives the counters by name; reasons that did not occur are left out.
+func (w Worker) MarshalJSON() ([]byte, error) {
+	drops := make(map[string]uint64)
+	for r, n := range w.Drops {
+		if n > 0 {
+			drops[Reason(r).String()] = n
+		}
+	}
+	return json.Marshal(map[string]any{
+		"rx_frames": w.RxFrames, "rx_bytes": w.RxBytes, "tx_frames": w.TxFrames, "tx_bytes": w.TxBytes,
+		"drops": drops, "dropped": w.Dropped(),
+		"tcp": map[string]uint64{
+			"opened": w.TCPOpened, "accepted": w.TCPAccepted, "closed": w.TCPClosed, "reset": w.TCPReset,
+			"retransmits": w.TCPRetransmits, "timeouts": w.TCPTimeouts, "out_of_order": w.TCPOutOfOrder,
+			"duplicate": w.TCPDuplicate, "held_bytes": w.TCPHeldBytes,
+		},
+		"udp":  map[string]uint64{"opened": w.UDPOpened, "closed": w.UDPClosed},
+		"icmp": map[string]uint64{"opened": w.ICMPOpened, "closed": w.ICMPClosed, "errors_sent": w.ICMPErrorsSent},
+		"system_calls": map[string]uint64{
+			"wait": w.SysWait, "link_read": w.SysLinkRead, "link_write": w.SysLinkWrite,
+			"send": w.SysSend, "recv": w.SysRecv, "socket": w.SysSocket,
+		},
+		"levels": map[string]uint64{
+			"flows": w.Flows, "tcp_flows": w.TCPFlows, "udp_flows": w.UDPFlows, "icmp_flows": w.ICMPFlows,
+			"promised_bytes": w.Promised, "held_bytes": w.Held, "budget_bytes": w.Budget,
+			"pages_in_use": w.PagesInUse, "fragments_in_use": w.FragsInUse,
+		},
+	})
 }

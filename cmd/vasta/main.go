@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/vasta-net/vasta/internal/app"
 	"github.com/vasta-net/vasta/internal/options"
 	"github.com/vasta-net/vasta/netns"
 )
@@ -46,6 +47,12 @@ func run(argv []string, stdout, stderr io.Writer) int {
 		err = options.WriteHelp(stdout)
 	case options.Version:
 		err = writeVersion(stdout)
+	case options.Run:
+		status, err := app.Run(&opts)
+		return report(stderr, status, err)
+	case options.Attach:
+		status, err := app.Attach(&opts)
+		return report(stderr, status, err)
 	default:
 		err = fmt.Errorf("%s is not built yet; docs/progress.md says what is", opts.Command)
 	}
@@ -53,6 +60,14 @@ func run(argv []string, stdout, stderr io.Writer) int {
 		return fail(stderr, err)
 	}
 	return exitOK
+}
+
+// report prints the error of a run, if there is one, and gives the run's exit status.
+func report(stderr io.Writer, status int, err error) int {
+	if err != nil {
+		fmt.Fprintf(stderr, "vasta: %v\n", err)
+	}
+	return status
 }
 
 // foreignName gives the program of the passt family that the base of path names, by the rule that passt has for its own

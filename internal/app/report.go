@@ -1,0 +1,91 @@
+package app
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+
+	"github.com/vasta-net/vasta/internal/options"
+	"github.com/vasta-net/vasta/stats"
+)
+
+// finish stops the network and writes the counters that were asked for.
+func (n *network) finish(o *options.Options) error {
+	if !o.Counters.Enabled {
+		return n.stop()
+	}
+	s, ok := n.counters()
+	err := n.stop()
+	if ok {
+		err = errors.Join(err, writeCounters(o, &s))
+	}
+	return err
+}
+
+// writeCounters writes the counters of a running network. A failure is logged: it must not end the network.
+func (n *network) writeCounters(o *options.Options) {
+	s, ok := n.counters()
+	if !ok {
+		n.worker.Log.Error("counters: the worker did not answer within a second")
+		return
+	}
+	if err := writeCounters(o, &s); err != nil {
+		n.worker.Log.Error(err.Error())
+	}
+}
+
+func writeCounters(o *options.Options, s *stats.Worker) error {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("counters: %w", err)
+	}
+	b = append(b, '\n')
+	if o.Counters.File == "" {
+		_, err = os.Stderr.Write(b)
+	} else {
+		err = os.WriteFile(o.Counters.File, b, 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("option --counters: cannot write the counters: %w", err)
+	}
+	return nil
+}
+
+// newLogger makes the logger that the options ask for. The returned function closes its file.
+func newLogger(o *options.Log) (*slog.Logger, func() error, error) {
+	var out io.Writer = os.Stderr
+	closeFile := func() error { return nil }
+	if o.File != "" {
+		f, err := os.OpenFile(o.File, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+		if err != nil {
+			return nil, nil, fmt.Errorf("option --log-file: %w (choose a file in a folder that you may write to)", err)
+		}
+		out, closeFile = f, f.Close
+	}
+	level := slog.LevelWarn
+	switch o.Level {
+	case options.Normal:
+		level = slog.LevelInfo
+	case options.Debug, options.Trace:
+		level = slog.LevelDebug
+	}
+	h := &slog.HandlerOptions{Level: level}
+	if o.Format == options.JSON {
+		return slog.New(slog.NewJSONHandler(out, h)), closeFile, nil
+	}
+	return slog.New(slog.NewTextHandler(out, h)), closeFile, nil
+}
+
+// valid leaves out the zero addresses.
+func valid(pair [2]netip.Addr) (addrs []netip.Addr) {
+	for _, a := range pair {
+		if a.IsValid() {
+			addrs = append(addrs, a)
+		}
+	}
+	return addrs
+}
