@@ -77,37 +77,21 @@ func TestARP(t *testing.T) {
 	}
 }
 
-func TestBadARP(t *testing.T) {
-	good := func() []byte { return arpFrame(t, layers.ARPRequest, guestMAC, guest4, gateway4) }
-	set := func(off int, b byte) func() []byte {
-		return func() []byte { f := good(); f[off] = b; return f }
-	}
-	addr := func(s string) netip.Addr { return netip.MustParseAddr(s) }
-	for _, c := range []struct {
-		name  string
-		frame func() []byte
-		want  stats.Reason
-	}{
-		{"short", func() []byte { return good()[:41] }, stats.ShortFrame},
-		{"hardware type", set(15, 6), stats.BadARP},
-		{"protocol type", set(16, 0x86), stats.BadARP},
-		{"hardware address length", set(18, 8), stats.BadARP},
-		{"protocol address length", set(19, 16), stats.BadARP},
-		{"operation", set(21, 3), stats.BadARP},
-		{"group as the sender's hardware", func() []byte { return arpFrame(t, 1, broadcast, guest4, gateway4) }, stats.BadARP},
-		{"no sender's hardware", func() []byte { return arpFrame(t, 1, MAC{}, guest4, gateway4) }, stats.BadARP},
-		{"group as the sender", func() []byte { return arpFrame(t, 1, guestMAC, addr("224.0.0.1"), gateway4) }, stats.BadARP},
-		{"broadcast as the sender", func() []byte { return arpFrame(t, 1, guestMAC, addr("255.255.255.255"), gateway4) }, stats.BadARP},
-		{"loopback as the sender", func() []byte { return arpFrame(t, 1, guestMAC, addr("127.0.0.1"), gateway4) }, stats.BadARP},
-		{"target none", func() []byte { return arpFrame(t, 1, guestMAC, guest4, zero4) }, stats.BadARP},
-		{"target a group", func() []byte { return arpFrame(t, 1, guestMAC, guest4, addr("239.1.1.1")) }, stats.BadARP},
-		{"target broadcast", func() []byte { return arpFrame(t, 1, guestMAC, guest4, addr("255.255.255.255")) }, stats.BadARP},
-		{"target loopback", func() []byte { return arpFrame(t, 1, guestMAC, guest4, addr("127.0.0.1")) }, stats.BadARP},
-	} {
+// badFrame is a frame that the gateway counts and drops.
+type badFrame struct {
+	name  string
+	frame []byte
+	want  stats.Reason
+}
+
+// checkRefused gives each frame to a gateway of its own.
+func checkRefused(t *testing.T, frames []badFrame) {
+	t.Helper()
+	for _, c := range frames {
 		t.Run(c.name, func(t *testing.T) {
 			var s stats.Worker
 			g := mustNew(t, testConfig(&s))
-			out, handled, r := input(g, c.frame())
+			out, handled, r := input(g, c.frame)
 			if r != stats.None || !handled || len(out) > 0 {
 				t.Errorf("parsed as %v, handled %v, answers %x", r, handled, out)
 			}
@@ -118,5 +102,35 @@ func TestBadARP(t *testing.T) {
 				t.Error("an address was learned from a bad frame")
 			}
 		})
+	}
+}
+
+func TestBadARP(t *testing.T) { checkRefused(t, badARPFrames(t)) }
+
+// badARPFrames are frames that have to be refused, one for each check.
+func badARPFrames(t testing.TB) []badFrame {
+	good := func() []byte { return arpFrame(t, layers.ARPRequest, guestMAC, guest4, gateway4) }
+	set := func(off int, b byte) []byte {
+		f := good()
+		f[off] = b
+		return f
+	}
+	addr := func(s string) netip.Addr { return netip.MustParseAddr(s) }
+	return []badFrame{
+		{"short", good()[:41], stats.ShortFrame},
+		{"hardware type", set(15, 6), stats.BadARP},
+		{"protocol type", set(16, 0x86), stats.BadARP},
+		{"hardware address length", set(18, 8), stats.BadARP},
+		{"protocol address length", set(19, 16), stats.BadARP},
+		{"operation", set(21, 3), stats.BadARP},
+		{"group as the sender's hardware", arpFrame(t, 1, broadcast, guest4, gateway4), stats.BadARP},
+		{"no sender's hardware", arpFrame(t, 1, MAC{}, guest4, gateway4), stats.BadARP},
+		{"group as the sender", arpFrame(t, 1, guestMAC, addr("224.0.0.1"), gateway4), stats.BadARP},
+		{"broadcast as the sender", arpFrame(t, 1, guestMAC, addr("255.255.255.255"), gateway4), stats.BadARP},
+		{"loopback as the sender", arpFrame(t, 1, guestMAC, addr("127.0.0.1"), gateway4), stats.BadARP},
+		{"target none", arpFrame(t, 1, guestMAC, guest4, zero4), stats.BadARP},
+		{"target a group", arpFrame(t, 1, guestMAC, guest4, addr("239.1.1.1")), stats.BadARP},
+		{"target broadcast", arpFrame(t, 1, guestMAC, guest4, addr("255.255.255.255")), stats.BadARP},
+		{"target loopback", arpFrame(t, 1, guestMAC, guest4, addr("127.0.0.1")), stats.BadARP},
 	}
 }

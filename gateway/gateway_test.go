@@ -118,8 +118,8 @@ func TestSeen(t *testing.T) {
 	}
 }
 
-func TestLeavesTheRestAlone(t *testing.T) {
-	g := mustNew(t, testConfig(nil))
+// echoFrames are echo requests of the guest, which are for the flows.
+func echoFrames(t testing.TB) [][]byte {
 	eth := &layers.Ethernet{SrcMAC: guestMAC[:], DstMAC: ourMAC[:], EthernetType: layers.EthernetTypeIPv6}
 	ip := &layers.IPv6{Version: 6, NextHeader: layers.IPProtocolICMPv6, HopLimit: 64, SrcIP: guest6.AsSlice(), DstIP: other6.AsSlice()}
 	icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypeEchoRequest, 0)}
@@ -128,7 +128,12 @@ func TestLeavesTheRestAlone(t *testing.T) {
 	eth4 := &layers.Ethernet{SrcMAC: guestMAC[:], DstMAC: ourMAC[:], EthernetType: layers.EthernetTypeIPv4}
 	ip4 := &layers.IPv4{Version: 4, IHL: 5, TTL: 64, Protocol: layers.IPProtocolICMPv4, SrcIP: guest4.AsSlice(), DstIP: other4.AsSlice()}
 	echo4 := build(t, eth4, ip4, &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeEchoRequest, 0)})
-	for _, frame := range [][]byte{echo6, echo4} {
+	return [][]byte{echo6, echo4}
+}
+
+func TestLeavesTheRestAlone(t *testing.T) {
+	g := mustNew(t, testConfig(nil))
+	for _, frame := range echoFrames(t) {
 		if out, handled, r := input(g, frame); handled || len(out) > 0 || r != stats.None {
 			t.Errorf("echo request: handled %v, %d answers, %v", handled, len(out), r)
 		}

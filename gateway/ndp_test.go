@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"testing"
@@ -201,6 +202,19 @@ func TestIgnored(t *testing.T) {
 }
 
 func TestBadNDP(t *testing.T) {
+	const icmp = packet.EtherLen + packet.IPv6Len
+	checkRefused(t, badNDPFrames(t))
+	t.Run("checksum", func(t *testing.T) {
+		frame := solicitFrame(t, guestLL, solNode, gatewayLL)
+		frame[icmp+2] ^= 1
+		if _, handled, r := input(mustNew(t, testConfig(nil)), frame); handled || r != stats.BadChecksum {
+			t.Errorf("handled %v, parsed as %v", handled, r)
+		}
+	})
+}
+
+// badNDPFrames are frames that have to be refused, one for each check.
+func badNDPFrames(t testing.TB) []badFrame {
 	const ip, icmp = packet.EtherLen, packet.EtherLen + packet.IPv6Len
 	// change alters a good solicitation and makes its lengths and checksum right again.
 	change := func(frame []byte, f func([]byte) []byte) []byte {
@@ -218,11 +232,7 @@ func TestBadNDP(t *testing.T) {
 	cut := func(n int) func([]byte) []byte { return func(f []byte) []byte { return f[:n] } }
 	add := func(b ...byte) func([]byte) []byte { return func(f []byte) []byte { return append(f, b...) } }
 	addr := func(s string) netip.Addr { return netip.MustParseAddr(s) }
-	for _, c := range []struct {
-		name  string
-		frame []byte
-		want  stats.Reason
-	}{
+	return []badFrame{
 		{"NS hop limit", ns(set(ip+7, 254)), stats.BadNDP},
 		{"NS code", ns(set(icmp+1, 1)), stats.BadNDP},
 		{"NS short", ns(cut(icmp + 23)), stats.BadNDP},
@@ -245,29 +255,7 @@ func TestBadNDP(t *testing.T) {
 		{"RS code", rs(set(icmp+1, 9)), stats.BadNDP},
 		{"RS option of length 0", rs(set(icmp+9, 0)), stats.BadOption},
 		{"RS without an address, with a source option", routerSolicitFrame(t, zero6, sourceOpt), stats.BadNDP},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			var s stats.Worker
-			g := mustNew(t, testConfig(&s))
-			out, handled, r := input(g, c.frame)
-			if r != stats.None || !handled || len(out) > 0 {
-				t.Errorf("parsed as %v, handled %v, answers %x", r, handled, out)
-			}
-			if got := dropped(t, &s); got != c.want {
-				t.Errorf("counted as %v, want %v", got, c.want)
-			}
-			if g.GuestMAC() != broadcast {
-				t.Error("an address was learned from a bad frame")
-			}
-		})
 	}
-	t.Run("checksum", func(t *testing.T) {
-		frame := solicitFrame(t, guestLL, solNode, gatewayLL)
-		frame[icmp+2] ^= 1
-		if _, handled, r := input(mustNew(t, testConfig(nil)), frame); handled || r != stats.BadChecksum {
-			t.Errorf("handled %v, parsed as %v", handled, r)
-		}
-	})
 }
 
 // fixChecksum makes the checksum of an ICMPv6 frame right; other frames are returned as they are.
@@ -286,21 +274,40 @@ func fixChecksum(frame []byte) []byte {
 // FuzzInput feeds whole frames, with the checksum mended so that the fuzzer gets past it. Every answer must
 // decode, come from the gateway, and not be sent to a bad frame.
 func FuzzInput(f *testing.F) {
-	f.Add(arpFrame(f, layers.ARPRequest, guestMAC, guest4, gateway4))
-	f.Add(arpFrame(f, layers.ARPRequest, guestMAC, zero4, mapped4))
-	f.Add(arpFrame(f, layers.ARPReply, guestMAC, guest4, gateway4))
-	f.Add(solicitFrame(f, guestLL, solNode, gatewayLL, sourceOpt))
-	f.Add(solicitFrame(f, zero6, solNode, mapped6))
-	f.Add(routerSolicitFrame(f, guestLL, sourceOpt))
-	f.Add(routerSolicitFrame(f, zero6))
-	f.Add(icmp6Frame(f, 143, 1, guestLL, allRouter, gopacket.Payload(make([]byte, 24))))
-	c := testConfig(nil)
-	c.Router.DNS, c.Router.Search = []netip.Addr{mapped6}, []string{"example.org"}
-	f.Fuzz(func(t *testing.T, frame []byte) {
+	add := func(frames ...[]byte) {
+		for _, frame := range frames {
+			f.Add(frame, true, true)
+		}
+	}
+	add(arpFrame(f, layers.ARPRequest, guestMAC, guest4, gateway4),
+		arpFrame(f, layers.ARPRequest, guestMAC, zero4, mapped4),
+		arpFrame(f, layers.ARPRequest, guestMAC, other4, other4),
+		arpFrame(f, layers.ARPReply, guestMAC, guest4, gateway4),
+		solicitFrame(f, guestLL, solNode, gatewayLL, sourceOpt),
+		solicitFrame(f, zero6, solNode, mapped6),
+		solicitFrame(f, zero6, solNode, other6),
+		routerSolicitFrame(f, guestLL, sourceOpt),
+		routerSolicitFrame(f, zero6),
+		icmp6Frame(f, 143, 1, guestLL, allRouter, gopacket.Payload(make([]byte, 24))))
+	add(echoFrames(f)...)
+	for _, bad := range append(badARPFrames(f), badNDPFrames(f)...) {
+		add(bad.frame)
+	}
+	f.Add(routerSolicitFrame(f, guestLL), true, false)
+	f.Add(solicitFrame(f, guestLL, solNode, gatewayLL), false, false)
+	f.Fuzz(func(t *testing.T, frame []byte, discovery, advertise bool) {
+		c := testConfig(nil)
+		c.Router.DNS, c.Router.Search = []netip.Addr{mapped6}, []string{"example.org"}
+		if !advertise || !discovery {
+			c.Router = nil
+		}
+		if !discovery {
+			c.LinkLocal = netip.Addr{}
+		}
 		var s stats.Worker
 		c.Stats = &s
 		g := mustNew(t, c)
-		out, handled, r := input(g, fixChecksum(frame))
+		out, handled, r := input(g, fixChecksum(bytes.Clone(frame)))
 		switch {
 		case !handled && (len(out) > 0 || s.Dropped() > 0):
 			t.Fatalf("not handled, but %d answers and %d drops", len(out), s.Dropped())
