@@ -3,8 +3,8 @@ package flow
 import (
 	"encoding/binary"
 	"net/netip"
+	"reflect"
 	"testing"
-	"unsafe"
 
 	"pgregory.net/rapid"
 )
@@ -15,7 +15,7 @@ func testKey(i int) Key {
 }
 
 func TestKey(t *testing.T) {
-	if got, want := unsafe.Sizeof(Key{}), uintptr(38); got != want {
+	if got, want := reflect.TypeFor[Key]().Size(), uintptr(38); got != want {
 		t.Errorf("a Key has %d bytes, want %d: padding would be hashed", got, want)
 	}
 	v4 := NewKey(17, netip.MustParseAddrPort("10.0.2.15:1"), netip.MustParseAddrPort("192.0.2.1:53"))
