@@ -135,7 +135,7 @@ func (w *Writer) Capture(d Direction, hdr *packet.NetHdr, bufs [][]byte) {
 
 // describeGSO is the comment of a frame that stands for several segments.
 func describeGSO(h *packet.NetHdr) string {
-	kind := ""
+	var kind string
 	switch h.GSOType &^ packet.GSOECN {
 	case packet.GSOTCPv4:
 		kind = "TCPv4"
