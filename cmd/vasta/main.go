@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/vasta-net/vasta/bench"
 	"github.com/vasta-net/vasta/internal/app"
 	"github.com/vasta-net/vasta/internal/options"
 	"github.com/vasta-net/vasta/netns"
@@ -36,36 +37,29 @@ func run(argv []string, stdout, stderr io.Writer) int {
 		argv = []string{"vasta"}
 	}
 	if name := foreignName(argv[0]); name != "" {
-		return fail(stderr, fmt.Errorf("called as %q: vasta does not stand in for %s yet; call it vasta, or install %s itself", filepath.Base(argv[0]), name, name))
+		return fail(stderr, exitFailure, fmt.Errorf("called as %q: vasta does not stand in for %s yet; call it vasta, or install %s itself", filepath.Base(argv[0]), name, name))
 	}
 	opts, err := options.Parse(argv[1:])
 	if err != nil {
-		return fail(stderr, err)
+		return fail(stderr, exitFailure, err)
 	}
+	status := exitOK
 	switch opts.Command {
+	case options.Run:
+		status, err = app.Run(&opts)
+	case options.Attach:
+		status, err = app.Attach(&opts)
+	case options.Bench:
+		status = bench.Main(opts.Args, stdout, stderr)
 	case options.Help:
 		err = options.WriteHelp(stdout)
 	case options.Version:
 		err = writeVersion(stdout)
-	case options.Run:
-		status, err := app.Run(&opts)
-		return report(stderr, status, err)
-	case options.Attach:
-		status, err := app.Attach(&opts)
-		return report(stderr, status, err)
 	default:
 		err = fmt.Errorf("%s is not built yet; docs/progress.md says what is", opts.Command)
 	}
 	if err != nil {
-		return fail(stderr, err)
-	}
-	return exitOK
-}
-
-// report prints the error of a run, if there is one, and gives the run's exit status.
-func report(stderr io.Writer, status int, err error) int {
-	if err != nil {
-		fmt.Fprintf(stderr, "vasta: %v\n", err)
+		return fail(stderr, status, err)
 	}
 	return status
 }
@@ -82,8 +76,13 @@ func foreignName(path string) string {
 	return ""
 }
 
-// fail reports an error in one line and gives the exit status for it.
-func fail(stderr io.Writer, err error) int {
-	fmt.Fprintf(stderr, "vasta: %v\n", err)
-	return exitFailure
+// fail reports an error, each part of it in one line, and gives the exit status: one that says what failed is kept.
+func fail(stderr io.Writer, status int, err error) int {
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintf(stderr, "vasta: %s\n", strings.TrimRight(line, "\n"))
+	}
+	if status == exitOK {
+		return exitFailure
+	}
+	return status
 }
