@@ -158,14 +158,15 @@ func (w *Worker) SendTCP(_ *tcp.Conn, s *tcp.Out) bool {
 	t[16], t[17], t[18], t[19] = 0, 0, 0, 0
 	copy(t[packet.TCPLen:], s.Options[:s.OptLen])
 	w.tx.out = link.Out{Head: head, Payload: s.Payload}
+	o := &w.tx.out.Hdr
+	// Without a header length the kernel's tun driver puts even a frame of 64 KiB into one linear piece of memory.
+	o.HdrLen = uint16(len(head))
 	if s.Len > s.MSS && s.MSS > 0 {
-		o := &w.tx.out.Hdr
 		o.GSOType = packet.GSOTCPv4
 		if h.isIPv6 {
 			o.GSOType = packet.GSOTCPv6
 		}
 		o.GSOSize = uint16(s.MSS)
-		o.HdrLen = uint16(len(head))
 	}
 	return w.send(l4, 16, pseudo)
 }
