@@ -1,9 +1,6 @@
 package netbench
 
-import (
-	"errors"
-	"fmt"
-)
+import "fmt"
 
 // Subjects that bars speak of. The last two stand for several: of those, the best
 // counts.
@@ -261,7 +258,7 @@ func (q quantity) ofSubject(r *Results, subject string) (x float64, lowerIsBette
 
 func notMeasured(subject, load string, s *Series) error {
 	if s == nil || len(s.Failures) == 0 {
-		return errors.New(subject + " under " + load)
+		return fmt.Errorf("%s takes no part in %s", subject, load)
 	}
-	return fmt.Errorf("%s under %s: %s", subject, load, s.Failures[0])
+	return fmt.Errorf("%s: %s", subject, s.Failures[0])
 }

@@ -106,12 +106,13 @@ func barTable(r *Results) table {
 		title:  "What must be shown",
 		header: []string{"", "measured", "bar", "", "reach for", "reached"},
 	}
+	unmeasured := make(map[string]int)
 	for _, v := range r.Bars {
 		row := []string{v.Row, "–", v.Bar, "MISSED", v.Reach, ""}
 		switch {
 		case v.Measured == nil:
 			row[3] = "MISSED: not measured"
-			t.notes = append(t.notes, fmt.Sprintf("%s, %s: not measured: %s", v.Row, v.Bar, v.Why))
+			unmeasured[v.Why]++
 		case v.Met:
 			row[3] = "met"
 		}
@@ -125,6 +126,9 @@ func barTable(r *Results) table {
 			}
 		}
 		t.rows = append(t.rows, row)
+	}
+	for _, why := range slices.Sorted(maps.Keys(unmeasured)) {
+		t.notes = append(t.notes, fmt.Sprintf("not measured (rows: %d): %s", unmeasured[why], why))
 	}
 	return t
 }

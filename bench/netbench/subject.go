@@ -135,7 +135,32 @@ func programVersion(program string) (string, error) {
 		return "", fmt.Errorf("%s --version: %w", filepath.Base(program), err)
 	}
 	line, _, _ := strings.Cut(string(out), "\n")
-	return strings.TrimSpace(line), nil
+	version := strings.TrimSpace(line)
+	if pkg := debianPackage(ctx, program); pkg != "" {
+		version += " (" + pkg + ")"
+	}
+	return version, nil
+}
+
+// debianPackage returns name and version of the package that the program was
+// installed from, "" when there is none to be found: some programs are packaged
+// without knowing their own version.
+func debianPackage(ctx context.Context, program string) string {
+	path, err := exec.LookPath(program)
+	if err != nil {
+		return ""
+	}
+	// The answer is "PACKAGE[:ARCHITECTURE]: PATH".
+	out, err := exec.CommandContext(ctx, "dpkg-query", "--search", path).Output()
+	if err != nil {
+		return ""
+	}
+	name, _, _ := strings.Cut(string(out), ":")
+	out, err = exec.CommandContext(ctx, "dpkg-query", "--show", name).Output()
+	if err != nil {
+		return ""
+	}
+	return strings.Join(strings.Fields(string(out)), " ")
 }
 
 // openTool starts a program that runs a command inside its namespace, with an

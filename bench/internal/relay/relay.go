@@ -1,7 +1,8 @@
 // Package relay is the yardstick for user-mode relays: it passes TCP connections
 // on with splice(2), so that no byte is copied to user space. Each direction of a
 // connection has a thread of its own that blocks in the kernel, which was
-// measured to be faster than an event loop.
+// measured to be no slower than the runtime's poller; pipes of the default size
+// cost a third of the throughput.
 package relay
 
 import (

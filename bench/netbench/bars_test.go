@@ -1,0 +1,296 @@
+package netbench
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestMedianBestWorst(t *testing.T) {
+	odd, even := []float64{5, 1, 3}, []float64{4, 1, 3, 2}
+	for _, test := range []struct {
+		got, want float64
+	}{
+		{median(odd), 3}, {median(even), 2.5}, {median([]float64{7}), 7},
+		{statBest.of(odd, false), 5}, {statBest.of(odd, true), 1},
+		{statWorst.of(odd, false), 1}, {statWorst.of(odd, true), 5},
+		{statMedian.of(even, true), 2.5},
+	} {
+		if test.got != test.want {
+			t.Errorf("got %v, want %v", test.got, test.want)
+		}
+	}
+	if !slices.Equal(odd, []float64{5, 1, 3}) {
+		t.Errorf("median changed its argument: %v", odd)
+	}
+}
+
+// fake builds results with two pastas and slirp4netns, in which every series has
+// the values that value returns.
+func fake(value func(load, subject string) []float64) *Results {
+	r := &Results{Subjects: []SubjectInfo{
+		{Name: vastaName, Class: ClassVasta, PastaLike: true},
+		{Name: pastaName, Class: ClassPeer, PastaLike: true},
+		{Name: slirpName, Class: ClassPeer},
+		{Name: "newpasta", Class: ClassPeer, PastaLike: true},
+		{Name: vethName, Class: ClassYardstick},
+		{Name: spliceName, Class: ClassYardstick},
+	}}
+	for _, l := range loads {
+		lr := LoadResult{Name: l.name, Title: l.title, Unit: l.unit, LowerIsBetter: l.lowerIsBetter}
+		for _, s := range r.Subjects {
+			series := Series{Subject: s.Name}
+			for i, v := range value(l.name, s.Name) {
+				series.Samples = append(series.Samples, Sample{Round: i + 1, Value: v, Extra: map[string]float64{extraRetransmits: 0}})
+			}
+			lr.Series = append(lr.Series, series)
+		}
+		r.Loads = append(r.Loads, lr)
+	}
+	return r
+}
+
+// perfect lets vasta meet and reach everything.
+func perfect(name, subject string) []float64 {
+	i := slices.IndexFunc(loads, func(l load) bool { return l.name == name })
+	v := []float64{10, 20, 30}
+	if subject == vastaName && !loads[i].lowerIsBetter || subject != vastaName && loads[i].lowerIsBetter {
+		v = []float64{3000, 4000, 5000}
+	}
+	if subject == vastaName && loads[i].lowerIsBetter {
+		v = []float64{1, 2, 3}
+	}
+	return v
+}
+
+func TestPerfectResultsMeetEveryBar(t *testing.T) {
+	verdicts := judge(fake(perfect))
+	if len(verdicts) != 30 {
+		t.Errorf("%d rows, want 30", len(verdicts))
+	}
+	for _, v := range verdicts {
+		if !v.Met || v.Why != "" || v.Measured == nil {
+			t.Errorf("%s %s: %+v", v.Row, v.Bar, v)
+		}
+		if v.Reach != "" && !v.Reached {
+			t.Errorf("%s: reach %s was not reached: %v", v.Row, v.Reach, *v.ReachMeasured)
+		}
+	}
+	if c := tally(verdicts); c != (counts{met: 30}) {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestBarsAreTheIssuesNumbers(t *testing.T) {
+	var got []string
+	for _, b := range bars {
+		line := b.row + " " + b.must.String()
+		if b.reach != nil {
+			line += "; " + b.reach.String()
+		}
+		got = append(got, line)
+	}
+	for _, want := range []string{
+		"TCP 1 stream 65520 ns→host ≥ 0.25 of veth; ≥ 0.5 of veth",
+		"TCP 1 stream 65520 host→ns ≥ 0.28 of veth; ≥ 0.5 of veth",
+		"TCP 1 stream 65520 ns→host ≥ 1.3 x splice relay",
+		"TCP 1 stream 65520 host→ns ≥ 1 x every peer's best round",
+		"TCP 1 stream 65520 ns→host, slowest round ≥ 0.6 of the median",
+		"TCP 1 stream 1500 ns→host ≥ 0.22 of veth 65520; ≥ 0.5 of veth 65520",
+		"TCP 1 stream 1500 host→ns ≥ 0.25 of veth 65520; ≥ 0.5 of veth 65520",
+		"TCP 1 stream 1500 host→ns ≥ 3 x every peer's best round",
+		"TCP 8 streams 1500 host→ns ≥ 0.85 of 1 stream",
+		"TCP 8 streams 65520 ns→host ≥ 1 x every peer's best round",
+		"retransmits inside the namespace, ns→host, worst round of all the above ≤ 0 segments",
+		"TCP_RR p50 ≤ 1.05 x pasta; ≤ 1.3 x veth",
+		"UDP_RR p50 ≤ 1.05 x pasta; ≤ 1.3 x veth",
+		"TCP_CRR per second ≥ 1.2 x pasta; ≥ 0.7 of veth",
+		"CPU seconds per GiB, whole machine, ns→host ≤ 1 x every peer; ≤ 2 x veth",
+		"start-up: -- true ≤ 1 x pasta; ≤ 25 ms",
+		"memory idle, before load ≤ 24 MiB; ≤ 16 MiB",
+		"memory idle, 10 s after load ≤ 24 MiB; ≤ 16 MiB",
+		"memory per open idle connection ≤ 4 KiB",
+	} {
+		if !slices.Contains(got, want) {
+			t.Errorf("no bar says %q", want)
+		}
+	}
+}
+
+func TestJudge(t *testing.T) {
+	const up = "tcp-1-65520-up"
+	veth, peers, slowest := "TCP 1 stream 65520 ns→host ≥ 0.25 of veth", "TCP 1 stream 65520 ns→host ≥ 1 x every peer's best round",
+		"TCP 1 stream 65520 ns→host, slowest round ≥ 0.6 of the median"
+	rr, retransmits := "TCP_RR p50 ≤ 1.05 x pasta", "retransmits inside the namespace, ns→host, worst round of all the above ≤ 0 segments"
+	for _, test := range []struct {
+		name   string
+		spoil  func(*Results)
+		missed []string
+		why    string // of all of them; "" when they were measured
+	}{
+		{"slower than veth allows", func(r *Results) {
+			set(r, up, vethName, 16001) // 4000 is just under a quarter
+		}, []string{veth}, ""},
+		{"exactly a quarter of veth", func(r *Results) { set(r, up, vethName, 16000) }, nil, ""},
+		{"one peer has one better round", func(r *Results) {
+			set(r, up, slirpName, 1, 2, 4001)
+		}, []string{peers}, ""},
+		{"one slow round", func(r *Results) {
+			set(r, up, vastaName, 2399, 4000, 4000)
+		}, []string{slowest}, ""},
+		{"the better pasta counts", func(r *Results) {
+			set(r, "tcp-rr", "newpasta", 1.9) // vasta's median is 2
+		}, []string{rr}, ""},
+		{"one retransmit in one round", func(r *Results) {
+			r.load("tcp-8-1500-up").series(vastaName).Samples[1].Extra[extraRetransmits] = 1
+		}, []string{retransmits}, ""},
+		{"retransmits the other way", func(r *Results) {
+			r.load("tcp-8-1500-down").series(vastaName).Samples[1].Extra[extraRetransmits] = 9
+		}, nil, ""},
+		{"a peer is missing", func(r *Results) {
+			*r.load(up).series(slirpName) = Series{Subject: slirpName, Failures: []string{"round 1: slirp4netns is not installed"}}
+		}, []string{peers}, "slirp4netns is not installed"},
+		{"a round of vasta failed", func(r *Results) {
+			s := r.load("tcp-rr").series(vastaName)
+			s.Failures = append(s.Failures, "round 4: the session has ended")
+		}, []string{rr}, "round 4: the session has ended"},
+		{"a round of a peer failed", func(r *Results) {
+			s := r.load("tcp-rr").series(pastaName)
+			s.Failures = append(s.Failures, "round 4: the session has ended")
+		}, nil, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := fake(perfect)
+			test.spoil(r)
+			var missed []string
+			for _, v := range judge(r) {
+				if v.Met {
+					continue
+				}
+				missed = append(missed, v.Row+" "+v.Bar)
+				if (test.why == "") != (v.Measured != nil) || !strings.Contains(v.Why, test.why) {
+					t.Errorf("measured %v, why %q", v.Measured, v.Why)
+				}
+			}
+			if !slices.Equal(missed, test.missed) {
+				t.Errorf("missed %q, want %q", missed, test.missed)
+			}
+		})
+	}
+}
+
+func set(r *Results, load, subject string, values ...float64) {
+	s := r.load(load).series(subject)
+	s.Samples = nil
+	for i, v := range values {
+		s.Samples = append(s.Samples, Sample{Round: i + 1, Value: v, Extra: map[string]float64{extraRetransmits: 0}})
+	}
+}
+
+func TestUnselectedLoadsAreNotJudged(t *testing.T) {
+	r := fake(perfect)
+	r.Loads = []LoadResult{*r.load("tcp-1-65520-up"), *r.load("startup")}
+	var rows []string
+	for _, v := range judge(r) {
+		rows = append(rows, v.Row)
+	}
+	want := []string{
+		"TCP 1 stream 65520 ns→host", "TCP 1 stream 65520 ns→host", "TCP 1 stream 65520 ns→host",
+		"TCP 1 stream 65520 ns→host, slowest round", "start-up: -- true",
+	}
+	if !slices.Equal(rows, want) {
+		t.Errorf("got %q, want %q", rows, want)
+	}
+}
+
+// Every subject that a bar speaks of takes part in the load that it speaks of,
+// with --quick too.
+func TestEveryBarCanBeMeasured(t *testing.T) {
+	subjects, err := newSubjects(Options{Vasta: "/bin/true", Peers: []Peer{{"newpasta", []string{"true"}}}}, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, quick := range []bool{false, true} {
+		r := &Results{}
+		for _, s := range subjects {
+			r.Subjects = append(r.Subjects, s.SubjectInfo)
+		}
+		for _, l := range loads {
+			lr := LoadResult{Name: l.name, LowerIsBetter: l.lowerIsBetter}
+			for _, s := range subjects {
+				if l.takesPart(s, quick) {
+					lr.Series = append(lr.Series, Series{Subject: s.Name, Samples: []Sample{{Value: 1, Extra: map[string]float64{extraRetransmits: 0}}}})
+				}
+			}
+			r.Loads = append(r.Loads, lr)
+		}
+		for _, v := range judge(r) {
+			if v.Measured == nil || v.Reach != "" && v.ReachMeasured == nil {
+				t.Errorf("quick %t: %s %s, reach %s: %s", quick, v.Row, v.Bar, v.Reach, v.Why)
+			}
+		}
+	}
+}
+
+func TestPeerNamesAreUnique(t *testing.T) {
+	for _, name := range []string{vastaName, pastaName, vethName, spliceName} {
+		o := Options{Vasta: "/bin/true", Peers: []Peer{{name, []string{"true"}}}}
+		if _, err := newSubjects(o, t.TempDir()); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestReport(t *testing.T) {
+	r := fake(perfect)
+	r.Machine = Machine{Kernel: "6.18 x86_64", CPU: "A|B", Processors: 2, Congestion: congestion}
+	r.Rounds = 3
+	set(r, "tcp-1-65520-up", vastaName, 20, 24, 30)
+	set(r, "tcp-1-65520-up", vethName, 48)
+	set(r, "tcp-1-65520-up", spliceName, 12)
+	set(r, "tcp-1-65520-up", pastaName, 6, 8, 7)
+	set(r, "tcp-1-65520-up", "newpasta", 9)
+	*r.load("tcp-1-65520-up").series(slirpName) = Series{Subject: slirpName, Failures: []string{"round 1: not there"}}
+	r.load("tcp-1-65520-up").series(vastaName).Samples[1].Extra[extraRetransmits] = 4
+	r.Bars = judge(r)
+
+	text := plain(r)
+	for _, want := range []string{
+		"TCP 1 stream, MTU 65520, ns→host, Gbit/s\n",
+		fmt.Sprintf("  %-13s%-14s%-9s%-6s%-9s%-17s%-14s%s\n", "vasta", "24", "20", "30", "0.500", "2", "2.67", "4 retransmits"),
+		"  (slirp4netns not measured: round 1: not there)\n",
+		"  (best peer: newpasta)\n",
+		"MISSED: not measured",
+		"(not measured (rows: 1): slirp4netns: round 1: not there)",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	if last, want := lines[len(lines)-1], "bench net: 28 of 30 bars met, 2 missed (1 of them not measured), 3 rounds, 0 s"; last != want {
+		t.Errorf("last line %q, want %q", last, want)
+	}
+
+	md := markdown(r)
+	for _, want := range []string{
+		`A\|B`, "### TCP 1 stream, MTU 65520, ns→host, Gbit/s\n\n|  | median |",
+		"| vasta | 24 | 20 | 30 | 0.500 | 2 | 2.67 | 4 retransmits |\n", "- best peer: newpasta\n",
+		"\nbench net: 28 of 30 bars met",
+	} {
+		if !strings.Contains(md, want) {
+			t.Errorf("no %q in\n%s", want, md)
+		}
+	}
+}
+
+func TestNumber(t *testing.T) {
+	for x, want := range map[float64]string{
+		0: "0", 7: "7", 12748: "12748", 0.12345: "0.123", 1.2345: "1.23", 12.345: "12.3", 1234.5: "1234", -0.5: "-0.500",
+	} {
+		if got := number(x); got != want {
+			t.Errorf("%v: got %s, want %s", x, got, want)
+		}
+	}
+}
