@@ -1,0 +1,314 @@
+package hosttest
+
+import (
+	"math"
+	"net/netip"
+	"slices"
+
+	"github.com/vasta-net/vasta/hostsock"
+	"golang.org/x/sys/unix"
+)
+
+// maxPieces is how many pieces one Send takes, as hostsock.Host says.
+const maxPieces = 64
+
+// maxDatagram is the longest UDP datagram over IPv4, in bytes.
+const maxDatagram = 65507
+
+// find answers the open socket of fd; anything else is a fault of the code under test.
+func (h *Host) find(call string, fd int, kinds ...Kind) (*Socket, hostsock.Errno) {
+	s := h.Socket(fd)
+	switch {
+	case s == nil:
+		h.fault("%s on descriptor %d, which was never opened here", call, fd)
+		return nil, unix.EBADF
+	case s.end != stillOpen:
+		h.fault("%s on the closed %v", call, s)
+		return nil, unix.EBADF
+	case len(kinds) > 0 && !slices.Contains(kinds, s.Kind):
+		h.fault("%s on %v", call, s)
+		return nil, unix.EOPNOTSUPP
+	}
+	return s, 0
+}
+
+// Watch implements hostsock.Host. Descriptors that are not the Host's own are reported as Wake says.
+func (h *Host) Watch(fd int, token uint64) hostsock.Errno {
+	h.calls[Watch]++
+	if err := h.fail[Watch].take(); err != 0 {
+		return err
+	}
+	w := &watched{token: token}
+	if fd >= firstFd {
+		s, err := h.find("Watch", fd)
+		if err != 0 {
+			return err
+		}
+		w.socket = s
+	}
+	if h.watched[fd] != nil {
+		h.fault("Watch on descriptor %d, which is watched", fd)
+		return unix.EEXIST
+	}
+	h.watched[fd] = w
+	if w.socket != nil {
+		h.queue(w) // what is true already is the first event
+	}
+	return 0
+}
+
+// Wait implements hostsock.Host. When nothing is to be reported it moves the virtual time on, at most by timeout, until an
+// action of At makes something happen.
+func (h *Host) Wait(events []hostsock.Event, timeout int64) int {
+	h.calls[Wait]++
+	if h.fail[Wait].take() != 0 {
+		return 0
+	}
+	h.advanceTo(h.now)
+	limit := h.now + min(timeout, math.MaxInt64-h.now)
+	for {
+		if n := h.collect(events); n > 0 {
+			return n
+		}
+		switch {
+		case len(h.timed) > 0 && (timeout < 0 || h.timed[0].at <= limit):
+			h.advanceTo(h.timed[0].at)
+		case timeout < 0:
+			h.idle++
+			return 0
+		default:
+			h.advanceTo(limit)
+			return 0
+		}
+	}
+}
+
+// collect takes events out of the ready list.
+func (h *Host) collect(events []hostsock.Event) int {
+	n := copy(events, h.injected)
+	h.injected = h.injected[n:]
+	for n < len(events) && len(h.ready) > 0 {
+		w := h.ready[0]
+		h.ready = h.ready[1:]
+		w.queued = false
+		e := hostsock.Event{In: true}
+		if w.socket != nil {
+			if e = w.socket.state(); e == (hostsock.Event{}) {
+				continue
+			}
+		}
+		e.Token = w.token
+		events[n] = e
+		n++
+	}
+	return n
+}
+
+// ConnectTCP implements hostsock.Host. The connection stays pending until Socket.Establish or Socket.Refuse.
+func (h *Host) ConnectTCP(from hostsock.Origin, to netip.AddrPort) (int, hostsock.Errno) {
+	h.calls[ConnectTCP]++
+	if err := h.fail[ConnectTCP].take(); err != 0 {
+		return -1, err
+	}
+	s := newSocket(TCP)
+	s.Peer, s.connecting = to, true
+	return h.open(s, from)
+}
+
+// ConnectResult implements hostsock.Host.
+func (h *Host) ConnectResult(fd int) hostsock.Errno {
+	s, err := h.begin(ConnectResult, fd)
+	if err != 0 {
+		return err
+	}
+	return s.takeError()
+}
+
+// ListenTCP implements hostsock.Host.
+func (h *Host) ListenTCP(at netip.AddrPort, device string, dual bool) (int, hostsock.Errno) {
+	h.calls[ListenTCP]++
+	if err := h.fail[ListenTCP].take(); err != 0 {
+		return -1, err
+	}
+	s := newSocket(Listener)
+	s.Dual = dual
+	return h.open(s, hostsock.Origin{Addr: at, Device: device})
+}
+
+// Accept implements hostsock.Host.
+func (h *Host) Accept(fd int) (conn int, peer, local netip.AddrPort, err hostsock.Errno) {
+	s, err := h.begin(Accept, fd, Listener)
+	if err == 0 && len(s.waiting) == 0 {
+		err = unix.EAGAIN
+	}
+	if err != 0 {
+		return -1, netip.AddrPort{}, netip.AddrPort{}, err
+	}
+	c := s.waiting[0]
+	s.waiting = s.waiting[1:]
+	c.end = stillOpen
+	return h.add(c), c.Peer, c.Local, 0
+}
+
+// Send implements hostsock.Host.
+func (h *Host) Send(fd int, bufs [][]byte) (int, hostsock.Errno) {
+	s, err := h.begin(Send, fd, TCP, Ping)
+	if err != 0 {
+		return 0, err
+	}
+	if err := s.sendError(); err != 0 {
+		return 0, err
+	}
+	data := slices.Concat(bufs[:min(len(bufs), maxPieces)]...)
+	asked := len(data)
+	if s.Kind == Ping && s.space != Unlimited && asked > s.space {
+		s.wantSpace = true
+		return 0, unix.EAGAIN
+	}
+	if s.MaxSend > 0 {
+		data = data[:min(len(data), s.MaxSend)]
+	}
+	if s.space != Unlimited && len(data) > s.space {
+		s.wantSpace = true
+		data = data[:s.space]
+	}
+	if asked > 0 && len(data) == 0 {
+		return 0, unix.EAGAIN
+	}
+	s.record(data, netip.AddrPort{})
+	return len(data), 0
+}
+
+// Recv implements hostsock.Host.
+func (h *Host) Recv(fd int, buf []byte) (int, hostsock.Errno) {
+	s, err := h.begin(Recv, fd, TCP, Ping)
+	if err != 0 {
+		return 0, err
+	}
+	if len(buf) == 0 {
+		return 0, unix.EINVAL
+	}
+	if s.Kind == Ping {
+		n, _, err := s.takeMessage(buf)
+		return min(n, len(buf)), err
+	}
+	if s.MaxRecv > 0 {
+		buf = buf[:min(len(buf), s.MaxRecv)]
+	}
+	if len(s.in) > 0 {
+		n := copy(buf, s.in)
+		s.in = s.in[n:]
+		return n, 0
+	}
+	if err := s.takeError(); err != 0 {
+		return 0, err
+	}
+	if s.dead || s.peerEnded {
+		return 0, 0
+	}
+	return 0, unix.EAGAIN
+}
+
+// ShutdownWrite implements hostsock.Host.
+func (h *Host) ShutdownWrite(fd int) hostsock.Errno {
+	s, err := h.begin(ShutdownWrite, fd, TCP)
+	if err != 0 {
+		return err
+	}
+	if s.dead {
+		return unix.ENOTCONN
+	}
+	s.writeClosed = true
+	s.wake()
+	return 0
+}
+
+// Abort implements hostsock.Host.
+func (h *Host) Abort(fd int) { h.end("Abort", fd, aborted) }
+
+// Close implements hostsock.Host.
+func (h *Host) Close(fd int) { h.end("Close", fd, closed) }
+
+func (h *Host) end(call string, fd int, how ending) {
+	s, err := h.find(call, fd)
+	if err != 0 {
+		return
+	}
+	s.end = how
+	if w := h.watched[fd]; w != nil {
+		delete(h.watched, fd)
+		h.ready = slices.DeleteFunc(h.ready, func(r *watched) bool { return r == w })
+	}
+}
+
+// OpenUDP implements hostsock.Host.
+func (h *Host) OpenUDP(from hostsock.Origin, to netip.AddrPort, dual bool) (int, hostsock.Errno) {
+	h.calls[OpenUDP]++
+	if err := h.fail[OpenUDP].take(); err != 0 {
+		return -1, err
+	}
+	if !from.Addr.IsValid() && !to.IsValid() {
+		return -1, unix.EINVAL
+	}
+	s := newSocket(UDP)
+	s.Peer, s.Dual = to, dual
+	return h.open(s, from)
+}
+
+// SendTo implements hostsock.Host. A socket without enough space for the whole datagram takes nothing.
+func (h *Host) SendTo(fd int, bufs [][]byte, to netip.AddrPort) hostsock.Errno {
+	s, err := h.begin(SendTo, fd, UDP)
+	if err != 0 {
+		return err
+	}
+	data := slices.Concat(bufs...)
+	switch {
+	case len(bufs) > maxPieces || len(data) > maxDatagram:
+		return unix.EMSGSIZE
+	case !to.IsValid() && !s.Peer.IsValid():
+		return unix.EDESTADDRREQ
+	}
+	if err := s.sendError(); err != 0 {
+		return err
+	}
+	if s.space != Unlimited && (s.space == 0 || len(data) > s.space) {
+		s.wantSpace = true
+		return unix.EAGAIN
+	}
+	s.record(data, to)
+	return 0
+}
+
+// RecvFrom implements hostsock.Host.
+func (h *Host) RecvFrom(fd int, buf []byte) (int, netip.AddrPort, hostsock.Errno) {
+	s, err := h.begin(RecvFrom, fd, UDP)
+	if err != 0 {
+		return 0, netip.AddrPort{}, err
+	}
+	return s.takeMessage(buf)
+}
+
+// takeMessage copies one message into buf and answers its real length; a pending error comes first.
+func (s *Socket) takeMessage(buf []byte) (int, netip.AddrPort, hostsock.Errno) {
+	if err := s.takeError(); err != 0 {
+		return 0, netip.AddrPort{}, err
+	}
+	if len(s.messages) == 0 {
+		return 0, netip.AddrPort{}, unix.EAGAIN
+	}
+	m := s.messages[0]
+	s.messages = s.messages[1:]
+	copy(buf, m.data)
+	return len(m.data), m.from, 0
+}
+
+// OpenPing implements hostsock.Host.
+func (h *Host) OpenPing(id uint16, to netip.Addr) (int, hostsock.Errno) {
+	h.calls[OpenPing]++
+	if err := h.fail[OpenPing].take(); err != 0 {
+		return -1, err
+	}
+	s := newSocket(Ping)
+	s.ID, s.Peer = id, netip.AddrPortFrom(to, 0)
+	return h.open(s, hostsock.Origin{})
+}
