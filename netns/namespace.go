@@ -99,12 +99,13 @@ func standardFiles(files ...*os.File) (fds [3]int, closeNull func(), err error) 
 }
 
 // Wait waits until the command has ended and everything it left behind in the PID namespace has been killed, and gives
-// the terminal back to the caller's process group if the command ran in the foreground.
+// the terminal back to the caller's process group if the command ran in the foreground. The empty namespace stays until
+// Close or the caller's own end.
 func (n *Namespace) Wait() (ExitStatus, error) {
 	if !n.started {
 		return ExitStatus{}, errors.New("waiting for a command: none was started")
 	}
-	<-n.stage.done
+	<-n.stage.ended
 	n.terminal.takeBack()
 	n.terminal.close()
 	return n.stage.status, n.stage.err
@@ -136,7 +137,8 @@ type stageProcess struct {
 	ready   stageReady
 	fds     []int         // the TAP's, until they are handed over
 	replies chan message  // answers to ask
-	done    chan struct{} // closed when the stage has been waited for; status and err are set before
+	ended   chan struct{} // closed when the command has ended, or the stage; status and err are set before
+	done    chan struct{} // closed when the stage has been waited for
 
 	status ExitStatus
 	err    error
@@ -153,7 +155,7 @@ func startStage(cfg stageConfig, fork func(remote conn) (pid int, err error)) (*
 	if err != nil {
 		return nil, err
 	}
-	s := &stageProcess{conn: local, replies: make(chan message, 1), done: make(chan struct{})}
+	s := &stageProcess{conn: local, replies: make(chan message, 1), ended: make(chan struct{}), done: make(chan struct{})}
 	ready := make(chan error, 1)
 	go func() {
 		// The kernel kills the stage when the thread that forked it ends (PR_SET_PDEATHSIG): this one lasts as long as
@@ -170,16 +172,23 @@ func startStage(cfg stageConfig, fork func(remote conn) (pid int, err error)) (*
 		s.pid = pid
 		if err := s.handshake(cfg); err != nil {
 			s.kill()
-			s.wait(false)
+			s.wait()
 			ready <- err
 			return
 		}
 		ready <- nil
 		reported := s.receive()
-		if !reported {
+		if reported {
+			close(s.ended)
+		} else {
 			s.kill() // most likely it is dead already
 		}
-		s.wait(reported)
+		ws := s.wait()
+		if !reported {
+			s.status = exitStatus(ws)
+			s.err = fmt.Errorf("the namespace's first process ended: %w", ErrGone)
+			close(s.ended)
+		}
 		close(s.done)
 	}()
 	if err := <-ready; err != nil {
@@ -255,8 +264,7 @@ func (s *stageProcess) receive() (reported bool) {
 }
 
 // wait reaps the stage. The kernel lets pid 1 of a PID namespace end only after every other process in it.
-func (s *stageProcess) wait(reported bool) {
-	var ws syscall.WaitStatus
+func (s *stageProcess) wait() (ws syscall.WaitStatus) {
 	for {
 		_, err := syscall.Wait4(s.pid, &ws, 0, nil)
 		if !errors.Is(err, syscall.EINTR) {
@@ -267,10 +275,7 @@ func (s *stageProcess) wait(reported bool) {
 	defer s.mu.Unlock()
 	s.pid = 0
 	s.conn.close()
-	if !reported && ws.Signaled() {
-		s.status = ExitStatus{Signal: ws.Signal()}
-		s.err = fmt.Errorf("the namespace's first process was killed by signal %d: %w", int(ws.Signal()), ErrGone)
-	}
+	return ws
 }
 
 // tell sends a message that has no answer.
@@ -297,7 +302,7 @@ func (s *stageProcess) ask(kind messageKind, v any, fds ...int) (message, error)
 	select {
 	case m := <-s.replies:
 		return m, nil
-	case <-s.done:
+	case <-s.ended:
 		// The answer may have come just before the end.
 		select {
 		case m := <-s.replies:

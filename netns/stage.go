@@ -68,11 +68,11 @@ func (s *stage) run() error {
 		return err
 	}
 	ready := stageReady{Name: tap.Name, MAC: tap.MAC, MTU: tap.MTU, Offloads: tap.Offloads, Warnings: append(warnings, more...)}
-	err = s.conn.send(kindReady, ready, tap.FDs...)
-	closeAll(tap.FDs)
-	if err != nil || cfg.Attached {
+	if err := s.conn.send(kindReady, ready, tap.FDs...); err != nil || cfg.Attached {
 		return err
 	}
+	// The descriptors stay open here to the end, although nothing uses them: whoever closes the last one waits some 20 ms
+	// for the kernel to take the interface down, and it shall not be the caller on its way out.
 	return s.serve()
 }
 
@@ -140,21 +140,30 @@ func (s *stage) serve() error {
 		if err := s.conn.send(kindStarted, nil); err != nil {
 			return nil
 		}
-		go s.relaySignals(c)
+		callerGone := make(chan struct{})
+		go func() {
+			defer close(callerGone)
+			s.relaySignals(c)
+		}()
 		// The set-up's memory goes back to the system, unless the command is so short that it is not worth it.
 		time.AfterFunc(time.Second, debug.FreeOSMemory)
 		status, err := c.reap(func(sig syscall.Signal) error {
 			return s.conn.send(kindStopped, stageSignal{int(sig)})
 		})
-		if err != nil {
-			return err
+		if err == nil {
+			err = killRest()
 		}
-		return s.conn.send(kindExited, status)
+		if err == nil {
+			err = s.conn.send(kindExited, status)
+		}
+		if err == nil {
+			<-callerGone
+		}
+		return err
 	}
 }
 
-// relaySignals sends the command what the caller asks for, and kills it, which ends the stage and with it the PID namespace,
-// when the caller is gone.
+// relaySignals sends the command what the caller asks for. When the caller is gone it kills the command and returns.
 func (s *stage) relaySignals(c *command) {
 	for {
 		m, err := s.conn.receive()

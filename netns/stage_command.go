@@ -143,10 +143,29 @@ func (c *command) reap(stopped func(syscall.Signal) error) (ExitStatus, error) {
 			if err := stopped(ws.StopSignal()); err != nil {
 				return ExitStatus{}, err
 			}
-		case ws.Signaled():
-			return ExitStatus{Signal: ws.Signal()}, nil
-		case ws.Exited():
-			return ExitStatus{Code: ws.ExitStatus()}, nil
+		case ws.Exited(), ws.Signaled():
+			return exitStatus(ws), nil
+		}
+	}
+}
+
+// exitStatus converts the status of a process that has ended.
+func exitStatus(ws syscall.WaitStatus) ExitStatus {
+	if ws.Signaled() {
+		return ExitStatus{Signal: ws.Signal()}
+	}
+	return ExitStatus{Code: ws.ExitStatus()}
+}
+
+// killRest kills every process that is left in the PID namespace, of which the caller is the first, and waits for their end.
+func killRest() error {
+	for {
+		if err := unix.Kill(-1, unix.SIGKILL); errors.Is(err, unix.ESRCH) {
+			return nil
+		}
+		_, err := syscall.Wait4(-1, nil, 0, nil)
+		if err != nil && !errors.Is(err, syscall.EINTR) && !errors.Is(err, syscall.ECHILD) {
+			return os.NewSyscallError("wait4", err)
 		}
 	}
 }
