@@ -244,7 +244,7 @@ func TestPeerNamesAreUnique(t *testing.T) {
 
 func TestReport(t *testing.T) {
 	r := fake(perfect)
-	r.Machine = Machine{Kernel: "6.18 x86_64", CPU: "A|B", Processors: 2, Congestion: congestion}
+	r.Machine = Machine{Kernel: "6.18 x86_64", CPU: "A|B", Processors: 2, Congestion: congestion, Background: 0.87}
 	r.Rounds = 3
 	set(r, "tcp-1-65520-up", vastaName, 20, 24, 30)
 	set(r, "tcp-1-65520-up", vethName, 48)
@@ -257,6 +257,7 @@ func TestReport(t *testing.T) {
 
 	text := plain(r)
 	for _, want := range []string{
+		"Warning: other work kept 0.9 processors busy",
 		"TCP 1 stream, MTU 65520, ns→host, Gbit/s\n",
 		fmt.Sprintf("  %-13s%-14s%-9s%-6s%-9s%-17s%-14s%s\n", "vasta", "24", "20", "30", "0.500", "2", "2.67", "4 retransmits"),
 		"  (slirp4netns not measured: round 1: not there)\n",

@@ -35,13 +35,14 @@ const (
 )
 
 // phase says in which part of a round a load runs. Sessions with MTU 65520 stay
-// open over the first three, so that waiting after the load costs no time.
+// open from phaseLarge to phaseAfter, so that waiting after the load costs no time.
 type phase int
 
 const (
 	phaseLarge   phase = iota // sessions of MTU 65520
 	phaseSmall                // sessions of MTU 1500
 	phaseAfter                // the sessions of phaseLarge again
+	phaseCrowd                // fresh sessions of MTU 65520
 	phaseStartup              // no session
 )
 
@@ -126,7 +127,7 @@ func makeLoads() []load {
 		},
 		load{
 			name: "mem-conn", title: "memory of the tool per open idle connection, 10,000 connections", unit: "KiB", lowerIsBetter: true,
-			phase: phaseAfter, who: toolsOnly, quickly: vastaOnly, inSession: memoryPerConnection,
+			phase: phaseCrowd, who: toolsOnly, quickly: vastaOnly, inSession: memoryPerConnection,
 		},
 		load{
 			name: "startup", title: "start-up: TOOL -- true", unit: "ms", lowerIsBetter: true,
@@ -256,7 +257,13 @@ func memorySince(ctx context.Context, x *session, d time.Duration) (Sample, erro
 	return Sample{Value: float64(m) / mib}, err
 }
 
+// memoryPerConnection looks at the memory before and after a crowd of connections
+// is opened. It takes a session that has had no load: one that has may have kept
+// memory from which the connections could be served.
 func memoryPerConnection(ctx context.Context, _ *rig, x *session) (Sample, error) {
+	if err := sleepUntil(ctx, x.lastLoad.Add(settleBeforeMemory)); err != nil {
+		return Sample{}, err
+	}
 	before, err := x.toolMemory()
 	if err != nil {
 		return Sample{}, err

@@ -3,12 +3,16 @@ package netbench
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"runtime"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vasta-net/vasta/bench/internal/procfs"
 )
 
 // Machine describes where a run was measured.
@@ -19,6 +23,25 @@ type Machine struct {
 	MemoryMiB  uint64 `json:"memoryMiB"`
 	Congestion string `json:"congestion"` // congestion control asked for everywhere
 	Iperf      string `json:"iperf"`
+	// Background is how many processors other work kept busy before the run.
+	Background float64 `json:"background"`
+}
+
+// backgroundSpan is how long the machine is watched before a run.
+const backgroundSpan = 500 * time.Millisecond
+
+// backgroundLoad returns how many processors are busy while the benchmark waits.
+func backgroundLoad(ctx context.Context) (float64, error) {
+	before, err := procfs.BusyTime()
+	if err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	if err := sleepUntil(ctx, start.Add(backgroundSpan)); err != nil {
+		return 0, errInterrupted
+	}
+	after, err := procfs.BusyTime()
+	return (after - before).Seconds() / time.Since(start).Seconds(), err
 }
 
 func describeMachine() (Machine, error) {

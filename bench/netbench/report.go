@@ -154,6 +154,9 @@ func tally(bars []Verdict) counts {
 	return c
 }
 
+// quiet is how many processors may be busy before a run without harm to it.
+const quiet = 0.1
+
 // preamble returns the lines that say what was measured, on what and how.
 func preamble(r *Results) []string {
 	m := r.Machine
@@ -162,6 +165,9 @@ func preamble(r *Results) []string {
 		fmt.Sprintf("Method: %d interleaved rounds of %g s a load, begun %s; client, server and tool share the processors",
 			r.Rounds, r.Seconds, r.Started.Format(time.RFC3339)),
 		fmt.Sprintf("Congestion control: %s at both ends (%s)", m.Congestion, m.Iperf),
+	}
+	if m.Background > quiet {
+		lines = append(lines, fmt.Sprintf("Warning: other work kept %.1f processors busy before the run; do not trust these figures", m.Background))
 	}
 	for _, s := range r.Subjects {
 		line := s.Name + ": " + cmp.Or(s.Version, string(s.Class))

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/vasta-net/vasta/bench/internal/agent"
@@ -24,6 +25,9 @@ const quickLimit = 47 * time.Second
 
 // errOutOfTime is why loads of --quick are not measured when it takes too long.
 var errOutOfTime = errors.New("out of time")
+
+// errInterrupted is the end of a run that a signal ended.
+var errInterrupted = errors.New("interrupted")
 
 // run is one run of the benchmark.
 type run struct {
@@ -43,6 +47,9 @@ func measure(ctx context.Context, o Options, progress io.Writer) (res *Results, 
 	started := time.Now()
 	machine, err := describeMachine()
 	if err != nil {
+		return nil, err
+	}
+	if machine.Background, err = backgroundLoad(ctx); err != nil {
 		return nil, err
 	}
 	if o.Quick {
@@ -90,7 +97,7 @@ func measure(ctx context.Context, o Options, progress io.Writer) (res *Results, 
 	}
 	// An interrupted run has nothing to say; one out of time has.
 	if ctx.Err() != nil && !errors.Is(context.Cause(ctx), errOutOfTime) {
-		return nil, errors.New("interrupted")
+		return nil, errInterrupted
 	}
 	r.results.Bars = judge(r.results)
 	r.results.Elapsed = time.Since(started)
@@ -102,10 +109,11 @@ func (r *run) round(ctx context.Context, n int) {
 	r.sessions, r.failures = make(map[*subject]*session), make(map[*subject]error)
 	order := turned(r.subjects, n-1)
 
-	large := r.open(ctx, order, lab.MTU, phaseLarge, phaseAfter)
+	r.open(ctx, order, lab.MTU, phaseLarge, phaseAfter)
 	r.phase(ctx, n, phaseLarge, order, lab.MTU)
+	large, failures := r.sessions, r.failures
 
-	r.sessions = make(map[*subject]*session)
+	r.sessions, r.failures = make(map[*subject]*session), make(map[*subject]error)
 	if r.used(phaseSmall) {
 		// The tools' links have the MTU by their options, the yardsticks' is the lab's.
 		err := r.rig.lab.SetMTU(smallMTU)
@@ -120,44 +128,31 @@ func (r *run) round(ctx context.Context, n int) {
 		}
 	}
 
-	r.sessions = large
+	r.sessions, r.failures = large, failures
 	r.phase(ctx, n, phaseAfter, order, lab.MTU)
 	r.closeSessions(n)
+
+	r.open(ctx, order, lab.MTU, phaseCrowd)
+	r.phase(ctx, n, phaseCrowd, order, lab.MTU)
+	r.closeSessions(n)
+
 	r.phase(ctx, n, phaseStartup, order, lab.MTU)
 }
 
-// used says whether a selected load runs in one of the phases.
-func (r *run) used(phases ...phase) bool {
-	for _, l := range r.loads {
-		for _, p := range phases {
-			if l.phase == p {
-				return true
-			}
-		}
-	}
-	return false
+// used says whether a selected load runs in the phase.
+func (r *run) used(p phase) bool {
+	return slices.ContainsFunc(r.loads, func(l load) bool { return l.phase == p })
 }
 
 // open opens the sessions of the subjects that take part in the phases.
-func (r *run) open(ctx context.Context, order []*subject, mtu int, phases ...phase) map[*subject]*session {
+func (r *run) open(ctx context.Context, order []*subject, mtu int, phases ...phase) {
 	for _, s := range order {
-		for i := range r.loads {
-			if l := &r.loads[i]; l.inSession != nil && l.takesPart(s, r.rig.opts.Quick) && r.usedIn(l, phases) {
-				r.openOne(ctx, s, mtu)
-				break
-			}
+		if slices.ContainsFunc(r.loads, func(l load) bool {
+			return slices.Contains(phases, l.phase) && l.takesPart(s, r.rig.opts.Quick)
+		}) {
+			r.openOne(ctx, s, mtu)
 		}
 	}
-	return r.sessions
-}
-
-func (r *run) usedIn(l *load, phases []phase) bool {
-	for _, p := range phases {
-		if l.phase == p {
-			return true
-		}
-	}
-	return false
 }
 
 // openOne opens a subject's session or notes why it cannot be.
