@@ -63,6 +63,7 @@ type Config struct {
 	Clock   func() int64                                         // monotonic, nanoseconds
 	Seed    uint64                                               // secret of initial sequence numbers
 	Capture func(d Direction, hdr *packet.NetHdr, bufs [][]byte) // sees every frame; nil for none
+	Idle    func()                                               // called a second after the last event of a load, in the worker's goroutine; nil for none
 	Log     *slog.Logger
 }
 
@@ -90,6 +91,8 @@ type Worker struct {
 	hasPage bool
 	tx      txState
 
+	idleSince int64 // when the last event came; 0 once the memory of the load before was given back
+
 	linkReadable bool // frames may wait
 	linkFull     bool // the link refused a frame
 	gone         error
@@ -114,6 +117,10 @@ const (
 	readRounds = 4
 	// spins bounds the iterations without a look at the events while there is other work.
 	spins = 4
+	// keepSlots is how many flow slots stay when there are no flows.
+	keepSlots = 256
+	// trimAfter is how long nothing may happen before the memory of the load before goes back to the system.
+	trimAfter = int64(1e9)
 	// retryFull is how long the worker leaves a full link alone, in nanoseconds.
 	retryFull = int64(1e6)
 	// retryAccept is how long connections wait that could not be accepted for want of descriptors or memory.
@@ -238,12 +245,16 @@ func (w *Worker) wait(limit int64) {
 		if w.acceptLater {
 			timeout = shorter(timeout, retryAccept)
 		}
+		if w.idleSince != 0 {
+			timeout = shorter(timeout, trimAfter)
+		}
 	}
 	w.Stats.SysWait++
 	n := w.Host.Wait(w.events[:], timeout)
 	w.now = w.Clock()
 	w.env.Now = w.now
 	w.linkFull = false
+	w.trim(n)
 	if w.acceptLater {
 		w.acceptLater = false
 		for i := range w.listeners {
@@ -252,6 +263,27 @@ func (w *Worker) wait(limit int64) {
 	}
 	for i := range w.events[:n] {
 		w.event(&w.events[i])
+	}
+}
+
+// trim gives memory back to the system when nothing has happened for a while: events is how many there are now.
+func (w *Worker) trim(events int) {
+	if events > 0 {
+		w.idleSince = w.now
+		return
+	}
+	if w.idleSince == 0 || w.now-w.idleSince < trimAfter {
+		return
+	}
+	w.idleSince = 0
+	w.Hold.Trim()
+	w.Send.Trim()
+	if w.Stats.Flows == 0 && len(w.flows) > keepSlots {
+		w.flows, w.free, w.ready, w.dirty = nil, nil, nil, nil
+		w.wheel = timer.New(w.now)
+	}
+	if w.Idle != nil {
+		w.Idle()
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"runtime/debug"
 	"time"
 
 	"github.com/vasta-net/vasta/flow/forward"
@@ -93,6 +94,7 @@ func newNetwork(o *options.Options, p *plan, t *netns.TAP, log *slog.Logger) (n 
 		KeepIdle: int64(keepIdle), UDPIdle: int64(udpIdle), UDPFirst: int64(udpFirst), ICMPIdle: int64(icmpIdle),
 		NoTCP: o.Filter.NoTCP, NoUDP: o.Filter.NoUDP, NoICMP: o.Filter.NoICMP,
 		Origin: origins(o), WakeFd: n.wakeFd, Clock: monotonic, Seed: secret(), Log: log,
+		Idle: func() { go debug.FreeOSMemory() },
 	}
 	if n.pcap != nil {
 		c.Capture = n.capture
