@@ -68,18 +68,35 @@ func readSetting(path string) string {
 	return strings.TrimSpace(string(b))
 }
 
+// A blockedError says that the namespaces could not be made, and what forbids it.
+type blockedError struct {
+	err error
+	blocker
+}
+
+// Error returns one line.
+func (e *blockedError) Error() string {
+	return fmt.Sprintf("creating the namespaces: %v: %s: %s", e.err, e.reason, e.cure)
+}
+
+// Unwrap returns the system call's error.
+func (e *blockedError) Unwrap() error { return e.err }
+
 // createError explains why the stage could not be started in new namespaces.
 func createError(err error) error {
 	b, ok := usernsBlocker(readSetting, os.Geteuid() == 0)
 	switch {
 	case ok:
-		return fmt.Errorf("creating the namespaces: %w: %s: %s", err, b.reason, b.cure)
-	case errors.Is(err, unix.ENOSPC):
-		return fmt.Errorf("creating the namespaces: %w: a limit of user.max_*_namespaces or the nesting depth of 32 is reached: raise it by sysctl", err)
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EUSERS):
+		b = blocker{"a limit of user.max_*_namespaces, or the nesting depth of 32, is reached", "raise the limit by sysctl, or run vasta less deep"}
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return fmt.Errorf("creating the namespaces: %w: a container's seccomp filter, a chroot or a security module forbids clone(CLONE_NEWUSER): allow it there, or run vasta outside", err)
+		b = blocker{"a container's seccomp filter, a chroot or a security module forbids clone(CLONE_NEWUSER)", "allow it there, or run vasta outside"}
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
+		b = blocker{"the kernel is built without user, network or PID namespaces", "use one with CONFIG_USER_NS, CONFIG_NET_NS and CONFIG_PID_NS"}
+	default:
+		b = blocker{"the system is short of processes, memory or descriptors", "see what the error says"}
 	}
-	return fmt.Errorf("creating the namespaces: %w", err)
+	return &blockedError{err, b}
 }
 
 // tunOpenCause explains an error of opening [tunPath].

@@ -15,10 +15,19 @@ const resolvConfPath = "/etc/resolv.conf"
 // privateMounts cuts the stage's mount namespace off: nothing that is mounted from now on is seen outside, nor the reverse.
 func privateMounts() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("making the mounts private: %w: a security module forbids mount(2) in user namespaces", err)
+		// The first thing that needs a capability, and so where a kernel stops us that lets anybody make a user
+		// namespace but gives no capabilities in it.
+		b, ok := usernsBlocker(readSetting, false)
+		if !ok {
+			b = blocker{"a security module forbids mount(2) in user namespaces", "allow it there, or run vasta as root"}
+		}
+		return &blockedError{fmt.Errorf("making the mounts private: %w", err), b}
 	}
 	return nil
 }
+
+// procWarning begins the warning of mountProc.
+const procWarning = "mounting a fresh /proc"
 
 // mountProc puts a /proc of the new PID namespace over the old one. A container with masked files in /proc refuses it
 // (mount_namespaces(7)); the old one then stays, and with it the PID namespace: ps shows outer process ids, but nothing
@@ -28,7 +37,7 @@ func mountProc() (warning string) {
 	if err == nil {
 		return ""
 	}
-	return fmt.Sprintf("mounting a fresh /proc: %v: the old one stays, and shows the process ids of outside", err)
+	return fmt.Sprintf(procWarning+": %v: the old one stays, and shows the process ids of outside", err)
 }
 
 // coverResolvConf mounts a file with the given content over /etc/resolv.conf. The file lives in a tmpfs that has no other

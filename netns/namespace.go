@@ -212,6 +212,10 @@ func (s *stageProcess) handshake(cfg stageConfig) error {
 			err = errors.New("it ended without a word: the kernel or a security module killed it, or memory is short")
 		}
 		closeAll(m.fds)
+		var blocked *blockedError
+		if errors.As(err, &blocked) {
+			return err
+		}
 		return fmt.Errorf("setting up the namespace: %w", err)
 	}
 	s.fds = m.fds
@@ -227,7 +231,7 @@ func (s *stageProcess) readReady(m *message) error {
 		if err := m.decode(&failure); err != nil {
 			return err
 		}
-		return errors.New(failure.Message)
+		return failure.unpack()
 	}
 	return fmt.Errorf("message %d came instead of the stage's answer", m.kind)
 }
@@ -256,7 +260,7 @@ func (s *stageProcess) receive() (reported bool) {
 		case kindFailed:
 			var failure stageFailure
 			if s.err = m.decode(&failure); s.err == nil {
-				s.err = errors.New(failure.Message)
+				s.err = failure.unpack()
 			}
 			return true
 		}

@@ -36,7 +36,7 @@ func StageMain() bool {
 	s := stage{conn: conn{stageSocket}}
 	if err := s.run(); err != nil {
 		// When the caller is gone there is nobody to tell.
-		_ = s.conn.send(kindFailed, stageFailure{Message: err.Error()})
+		_ = s.conn.send(kindFailed, failureOf(err))
 	}
 	return true
 }

@@ -41,8 +41,26 @@ type stageReady struct {
 }
 
 type stageFailure struct {
-	Message string
-	Code    int // as StartError.Code
+	Message      string
+	Code         int    // as StartError.Code; kindNotStarted only
+	Reason, Cure string // of a blockedError, without them in Message; kindFailed only
+}
+
+// failureOf packs a stage's error.
+func failureOf(err error) stageFailure {
+	var blocked *blockedError
+	if errors.As(err, &blocked) {
+		return stageFailure{Message: blocked.err.Error(), Reason: blocked.reason, Cure: blocked.cure}
+	}
+	return stageFailure{Message: err.Error()}
+}
+
+// unpack makes an error of it again.
+func (f *stageFailure) unpack() error {
+	if f.Reason != "" {
+		return &blockedError{errors.New(f.Message), blocker{f.Reason, f.Cure}}
+	}
+	return errors.New(f.Message)
 }
 
 type stageCommand struct {
