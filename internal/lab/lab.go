@@ -48,6 +48,7 @@ type Lab struct {
 
 	mu       sync.Mutex
 	commands map[*Cmd]struct{} // started and not yet waited for
+	opened   []*Namespace      // by Open
 	closed   bool
 }
 
@@ -108,6 +109,7 @@ func (l *Lab) Close() error {
 	for c := range l.commands {
 		running = append(running, c)
 	}
+	opened := l.opened
 	l.mu.Unlock()
 
 	var errs []error
@@ -119,6 +121,9 @@ func (l *Lab) Close() error {
 			continue
 		}
 		errs = append(errs, ns.killProcesses(closeGrace), ns.close())
+	}
+	for _, ns := range opened {
+		errs = append(errs, ns.close())
 	}
 	if l.dir != nil {
 		errs = append(errs, l.dir.remove())

@@ -352,3 +352,43 @@ func eventually(t *testing.T, what string, ok func() bool) {
 		}
 	}
 }
+
+func TestOpenEntersANamespaceOfOthers(t *testing.T) {
+	l := newLab(t)
+	inside := l.Host.Command(lab.Root, "unshare", "--net", "sh", "-c", "ip link set lo up && echo up && exec sleep 600")
+	out, err := inside.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := inside.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		inside.Kill()
+		_ = inside.Wait() // killed
+	}()
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "up\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	ns, err := l.Open("other", fmt.Sprintf("/proc/%d/ns/net", inside.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := ns.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	if c, err := ns.Dial("tcp", listener.Addr().String(), time.Second); err != nil {
+		t.Error(err)
+	} else {
+		c.Close()
+	}
+	if c, err := l.Host.Dial("tcp", listener.Addr().String(), time.Second); err == nil {
+		c.Close()
+		t.Error("the namespace's loopback is the host's")
+	}
+	if _, err := l.Open("none", "/proc/self/ns/nothing"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a path that does not exist: %v", err)
+	}
+}

@@ -41,6 +41,21 @@ func newNamespace(l *Lab, name string) (*Namespace, error) {
 	return ns, nil
 }
 
+// Open returns the network namespace that path names, such as /proc/PID/ns/net,
+// as one more of the lab's; name stands for it in errors. The lab holds it open
+// until Close, but does not end the processes in it: whoever made it does.
+func (l *Lab) Open(name, path string) (*Namespace, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("lab: namespace %s: %w", name, err)
+	}
+	ns := &Namespace{lab: l, name: name, file: file}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.opened = append(l.opened, ns)
+	return ns, nil
+}
+
 // onThreadOfItsOwn runs fn on a thread that moves back to its network namespace
 // afterwards, on return as well as on panic or runtime.Goexit.
 func onThreadOfItsOwn(fn func() error) error {
@@ -61,7 +76,8 @@ func onThreadOfItsOwn(fn func() error) error {
 	return fn()
 }
 
-// Name returns the namespace's part in the lab: "host" or "inet".
+// Name returns the namespace's part in the lab: "host", "inet", or what Open was
+// given.
 func (ns *Namespace) Name() string { return ns.name }
 
 // Path returns a path that setns(2) callers, such as nsenter --net=PATH, can open
