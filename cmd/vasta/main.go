@@ -51,6 +51,8 @@ func run(argv []string, stdout, stderr io.Writer) int {
 		status, err = app.Attach(&opts)
 	case options.Bench:
 		status = bench.Main(opts.Args, stdout, stderr)
+	case options.Doctor:
+		err = writeDiagnosis(stdout, opts.JSON)
 	case options.Help:
 		err = options.WriteHelp(stdout)
 	case options.Version:
