@@ -53,6 +53,11 @@ func TestCommandLine(t *testing.T) {
 // TestRealRun measures the peers and the yardsticks for one short round; vasta,
 // which this binary is not, counts as missed.
 func TestRealRun(t *testing.T) {
+	const allowed = "/proc/sys/net/ipv4/tcp_allowed_congestion_control"
+	before, err := os.ReadFile(allowed)
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	jsonFile, markdownFile := filepath.Join(dir, "r.json"), filepath.Join(dir, "r.md")
 	cmd := exec.Command(os.Args[0], "bench", "net", "--quick", "--only", "tcp-1-65520-up,tcp-rr,mem-idle,startup",
@@ -62,6 +67,9 @@ func TestRealRun(t *testing.T) {
 	out, err := cmd.Output()
 	if cmd.ProcessState.ExitCode() != 1 {
 		t.Fatalf("%v\n%s\n%s", err, out, stderr.String())
+	}
+	if after, err := os.ReadFile(allowed); err != nil || string(after) != string(before) {
+		t.Errorf("the machine allows congestion controls %q after the run, %q before it: %v", after, before, err)
 	}
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	if last := lines[len(lines)-1]; !strings.HasPrefix(last, "bench net: 0 of ") {

@@ -61,7 +61,7 @@ func describeMachine() (Machine, error) {
 		Kernel:     unix.ByteSliceToString(uts.Release[:]) + " " + unix.ByteSliceToString(uts.Machine[:]),
 		CPU:        cpuModel(cpuinfo),
 		Processors: runtime.NumCPU(),
-		MemoryMiB:  uint64(si.Totalram) * uint64(si.Unit) >> 20,
+		MemoryMiB:  si.Totalram * uint64(si.Unit) >> 20,
 		Congestion: congestion,
 	}, nil
 }

@@ -155,7 +155,7 @@ func tally(bars []Verdict) counts {
 }
 
 // quiet is how many processors may be busy before a run without harm to it.
-const quiet = 0.1
+const quiet = 0.2
 
 // preamble returns the lines that say what was measured, on what and how.
 func preamble(r *Results) []string {
