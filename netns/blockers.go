@@ -12,17 +12,18 @@ import (
 // The sysctls that stop an ordinary user from making namespaces. The second exists on kernels patched by Debian and
 // Ubuntu, the third on those with Ubuntu's AppArmor.
 const (
-	sysctlMaxUserNS   = "/proc/sys/user/max_user_namespaces"
-	sysctlUnprivUser  = "/proc/sys/kernel/unprivileged_userns_clone"
-	sysctlAppArmor    = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
-	sysctlPingGroups  = "/proc/sys/net/ipv4/ping_group_range"
-	sysctlMaxNetNS    = "/proc/sys/user/max_net_namespaces"
-	sysctlMaxPIDNS    = "/proc/sys/user/max_pid_namespaces"
-	sysctlMaxMountNS  = "/proc/sys/user/max_mnt_namespaces"
-	procSelfUIDMap    = "/proc/self/uid_map"
-	procSelfGIDMap    = "/proc/self/gid_map"
-	procSelfExe       = "/proc/self/exe"
-	procSelfMountInfo = "/proc/self/mountinfo"
+	sysctlMaxUserNS    = "/proc/sys/user/max_user_namespaces"
+	sysctlUnprivUser   = "/proc/sys/kernel/unprivileged_userns_clone"
+	sysctlAppArmor     = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
+	sysctlPingGroups   = "/proc/sys/net/ipv4/ping_group_range"
+	sysctlEarlyRetrans = "/proc/sys/net/ipv4/tcp_early_retrans"
+	sysctlMaxNetNS     = "/proc/sys/user/max_net_namespaces"
+	sysctlMaxPIDNS     = "/proc/sys/user/max_pid_namespaces"
+	sysctlMaxMountNS   = "/proc/sys/user/max_mnt_namespaces"
+	procSelfUIDMap     = "/proc/self/uid_map"
+	procSelfGIDMap     = "/proc/self/gid_map"
+	procSelfExe        = "/proc/self/exe"
+	procSelfMountInfo  = "/proc/self/mountinfo"
 )
 
 // A blocker is a setting that forbids what failed.

@@ -97,6 +97,9 @@ func (s *stage) setUp(cfg *stageConfig) (warnings []string, err error) {
 	if err := openPingGroups(); err != nil {
 		warnings = append(warnings, fmt.Sprintf("opening ping to all groups inside: %v", err))
 	}
+	if err := calmTailProbes(); err != nil {
+		warnings = append(warnings, fmt.Sprintf("switching TCP tail loss probes off inside: %v: a busy machine may show needless retransmissions", err))
+	}
 	return warnings, nil
 }
 
