@@ -28,7 +28,7 @@ TESTFLAGS ?= -timeout 180s -count=1
 WHOLE     := timeout --signal=INT 15m
 SOAKTIME  ?= 10m
 # The race detector cannot judge memory that is mapped outside the Go heap: it runs where everything is on the heap.
-RACED     := ^github.com/vasta-net/vasta/(flow|hostsock|internal/options|packet|ring|stats|timer|worker)(/|$$)
+RACED     := ^github.com/vasta-net/vasta/(flow|hostsock|internal/options|packet|ring|stats|timer)(/|$$)
 LINTER    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .PHONY: all build run test prepare vet race lint fuzz bench soak install uninstall clean
