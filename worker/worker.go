@@ -51,10 +51,11 @@ type Config struct {
 	MaxWindow int64 // bytes, cap of one TCP flow's receive window
 	MaxFlight int64 // bytes, cap of one TCP flow's retransmission memory
 
-	KeepIdle int64 // nanoseconds of silence before a TCP guest is probed
-	UDPIdle  int64 // nanoseconds after which a UDP flow that was answered ends
-	UDPFirst int64 // the same for one that was not answered
-	ICMPIdle int64 // the same for an echo flow
+	KeepIdle  int64 // nanoseconds of silence before a TCP guest is probed
+	IdleLimit int64 // nanoseconds without data after which a TCP flow is given up; 0 for never
+	UDPIdle   int64 // nanoseconds after which a UDP flow that was answered ends
+	UDPFirst  int64 // the same for one that was not answered
+	ICMPIdle  int64 // the same for an echo flow
 
 	NoTCP, NoUDP, NoICMP bool
 	Origin               [2]hostsock.Origin // of outbound sockets, by forward.V4 and V6
@@ -182,7 +183,7 @@ func New(c Config) (*Worker, error) {
 	w.wheel = timer.New(w.now)
 	w.env = tcp.Env{
 		Hold: c.Hold, Send: c.Send, Budget: &tcp.Budget{Limit: c.Budget}, Stats: c.Stats,
-		MaxWindow: c.MaxWindow, MaxFlight: c.MaxFlight, KeepIdle: c.KeepIdle, Now: w.now,
+		MaxWindow: c.MaxWindow, MaxFlight: c.MaxFlight, KeepIdle: c.KeepIdle, IdleLimit: c.IdleLimit, Now: w.now,
 	}
 	c.Stats.Budget = uint64(c.Budget)
 	w.linkReadable = true

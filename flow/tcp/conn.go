@@ -73,6 +73,7 @@ type Env struct {
 	MaxWindow int64 // cap of the receive window of one connection, bytes
 	MaxFlight int64 // cap of what one connection keeps for retransmission, bytes
 	KeepIdle  int64 // nanoseconds without a segment before the guest is probed
+	IdleLimit int64 // nanoseconds without data, either way, before a connection is given up; 0 for never
 
 	rings ringCache
 	out   Out
@@ -137,6 +138,7 @@ type Conn struct {
 	rtoAt        int64 // 0: not running
 	probeAt      int64
 	heard        int64 // when the guest was last heard
+	carried      int64 // when data was last carried, either way
 	retries      uint8
 	probes       uint8
 }
@@ -175,7 +177,7 @@ func (c *Conn) FromHost(env *Env, cfg Config) {
 }
 
 func (c *Conn) start(env *Env, cfg Config, s State) {
-	*c = Conn{state: s, config: cfg, rto: initialRTO, heard: env.Now, q: sendQueue{base: 1, tail: 1}}
+	*c = Conn{state: s, config: cfg, rto: initialRTO, heard: env.Now, carried: env.Now, q: sendQueue{base: 1, tail: 1}}
 	c.hostNxt, c.rcvNxt = 1, 1
 	for c.rcvScale < 14 && startWindow<<c.rcvScale < env.MaxWindow {
 		c.rcvScale++

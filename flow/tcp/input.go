@@ -227,6 +227,7 @@ func (c *Conn) payload(env *Env, s *Segment, off, end int64) {
 		return
 	}
 	c.borrow, c.borrowLen = pieces, int(to-from)
+	c.carried = env.Now
 	if end > to || s.Len == 0 {
 		c.set(ackNow)
 	}

@@ -189,6 +189,9 @@ func (c *Conn) told(o *Out) {
 
 // sent notes that [off, end) was sent.
 func (c *Conn) sent(env *Env, off, end int64) {
+	if off >= c.max {
+		c.carried = env.Now
+	}
 	if off < c.max {
 		env.Stats.TCPRetransmits++
 		c.rttAt = 0 // Karn: what was sent twice is not timed

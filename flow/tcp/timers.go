@@ -70,6 +70,9 @@ func (c *Conn) Deadline(env *Env) int64 {
 		return 0
 	}
 	at := c.heard + env.KeepIdle + int64(c.probes)*probeInterval
+	if env.IdleLimit > 0 {
+		at = min(at, c.carried+env.IdleLimit)
+	}
 	if c.rtoAt != 0 {
 		at = min(at, c.rtoAt)
 	}
@@ -91,6 +94,10 @@ func (c *Conn) Timeout(env *Env) {
 		c.probeAt = 0
 		c.retries = min(c.retries+1, 8)
 		c.set(probeDue)
+	}
+	if env.IdleLimit > 0 && env.Now >= c.carried+env.IdleLimit {
+		c.giveUp(env)
+		return
 	}
 	if c.state == Open && env.Now >= c.heard+env.KeepIdle+int64(c.probes)*probeInterval {
 		c.probes++

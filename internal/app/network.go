@@ -91,7 +91,7 @@ func newNetwork(o *options.Options, p *plan, t *netns.TAP, log *slog.Logger) (n 
 	c := worker.Config{
 		Queue: queue, Host: n.host, Gateway: gw, Map: &p.mapping, Hold: hold, Send: send, Stats: block,
 		MTU: t.MTU, MaxFlows: maxFlows, Budget: o.Limits.Budget, MaxWindow: maxWindow, MaxFlight: maxFlight,
-		KeepIdle: int64(keepIdle), UDPIdle: int64(udpIdle), UDPFirst: int64(udpFirst), ICMPIdle: int64(icmpIdle),
+		KeepIdle: int64(keepIdle), IdleLimit: int64(o.Limits.IdleTimeout), UDPIdle: int64(udpIdle), UDPFirst: int64(udpFirst), ICMPIdle: int64(icmpIdle),
 		NoTCP: o.Filter.NoTCP, NoUDP: o.Filter.NoUDP, NoICMP: o.Filter.NoICMP,
 		Origin: origins(o), WakeFd: n.wakeFd, Clock: monotonic, Seed: secret(), Log: log,
 		Idle: func() { go debug.FreeOSMemory() },

@@ -16,9 +16,9 @@ import (
 const (
 	// DefaultMTU is the largest IPv4 packet that fits a 64 KiB buffer beside its Ethernet header, rounded down to a word.
 	DefaultMTU = 65520
-	// DefaultIdleTimeout is how long an established TCP connection may be silent: the minimum of RFC 5382 section 5,
-	// REQ-5 (2 h 4 min).
-	DefaultIdleTimeout = 7440 * time.Second
+	// DefaultIdleTimeout leaves silent connections alone: a guest or a peer that died is noticed by keepalive probes, and
+	// one that lives may have nothing to say.
+	DefaultIdleTimeout = 0 * time.Second
 	// DefaultBudget is the memory, in bytes, that all flows together may promise and hold.
 	DefaultBudget = 256 << 20
 	// kernelMTU is what the kernel gives a TAP: ETH_DATA_LEN of linux/if_ether.h.

@@ -132,7 +132,7 @@ func TestParseDefaults(t *testing.T) {
 	want := Options{
 		Guest:   Guest{IPv4: true, IPv6: true, MTU: 65520, GatewayMAC: MAC{0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55}},
 		Mapping: Mapping{Gateway: true},
-		Limits:  Limits{IdleTimeout: 7440 * time.Second, Queues: 1, Budget: 256 << 20},
+		Limits:  Limits{Queues: 1, Budget: 256 << 20},
 		Log:     Log{Level: Normal},
 		ReadyFD: -1,
 	}
