@@ -51,10 +51,8 @@ func (w *Worker) icmpOpen(key flow.Key) *flowSlot {
 	}
 	w.Stats.ICMPOpened++
 	f.head = makeHeader(w.pkt.Dst, w.pkt.Src, w.pkt.Proto, 0, hopLimit)
-	fd, err := w.Host.OpenPing(key.GuestPort, to.Addr())
-	if err == unix.EADDRINUSE {
-		fd, err = w.Host.OpenPing(0, to.Addr())
-	}
+	// With the guest's identifier the socket could take another's replies: the kernel lets ping sockets share one.
+	fd, err := w.Host.OpenPing(0, to.Addr())
 	if err == 0 {
 		f.fd = fd
 		err = w.Host.Watch(fd, token(tokenFlow, f.gen, f.index))

@@ -73,7 +73,6 @@ type Worker struct {
 	Config
 	now   int64
 	env   tcp.Env
-	seed  uint64
 	table *flow.Table
 	wheel *timer.Wheel
 	feat  link.Features
@@ -130,18 +129,17 @@ const (
 
 // flowSlot is one flow of any protocol.
 type flowSlot struct {
-	kind      flowKind
-	gen       uint32 // tells events of an earlier flow in this slot
-	index     int32
-	key       flow.Key
-	fd        int
-	readable  bool
-	writable  bool
-	ended     bool // the host peer has ended its stream
-	inReady   bool
-	inDirty   bool
-	connected bool
-	answered  bool
+	kind     flowKind
+	gen      uint32 // tells events of an earlier flow in this slot
+	index    int32
+	key      flow.Key
+	fd       int
+	readable bool
+	writable bool
+	ended    bool // the host peer has ended its stream
+	inReady  bool
+	inDirty  bool
+	answered bool
 
 	conn  tcp.Conn
 	head  header
@@ -302,9 +300,7 @@ func (w *Worker) event(e *hostsock.Event) {
 	case tokenLink:
 		w.linkReadable = true
 	case tokenWake:
-		var b [8]byte
-		w.Host.Recv(w.WakeFd, b[:])
-		w.takeCommands()
+		w.takeCommands() // the eventfd is not read: every write to it is an edge
 	case tokenListener:
 		w.serveListener(index)
 	case tokenFlow:
