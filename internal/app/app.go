@@ -41,21 +41,22 @@ func Run(o *options.Options) (status int, err error) {
 	n.start()
 	defer func() { err = errors.Join(err, n.finish(o)) }()
 	announce(log, p, ns)
+	// Whoever is told that the network is ready may send signals from then on.
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
+	defer signal.Stop(signals)
 	if err := ready(o); err != nil {
 		return exitFailure, err
 	}
-	return runCommand(o, n, ns)
+	return runCommand(o, n, ns, signals)
 }
 
 // runCommand runs the command inside and passes signals on to it until it ends.
-func runCommand(o *options.Options, n *network, ns *netns.Namespace) (int, error) {
+func runCommand(o *options.Options, n *network, ns *netns.Namespace, signals <-chan os.Signal) (int, error) {
 	argv := o.Args
 	if len(argv) == 0 {
 		argv = []string{shell()}
 	}
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
-	defer signal.Stop(signals)
 	err := ns.Start(netns.Command{
 		Argv: argv, Env: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Foreground: true,
 	})

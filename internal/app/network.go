@@ -48,45 +48,48 @@ type network struct {
 	wakeFd int
 	pcap   *pcap.Writer
 	done   chan error // the worker's end
-	closed bool
 }
 
 // newNetwork makes the network of a plan over the first queue of t, whose descriptors it owns from now on.
-func newNetwork(o *options.Options, p *plan, t *netns.TAP, log *slog.Logger) (n *network, err error) {
-	n = &network{wakeFd: -1, done: make(chan error, 1)}
-	defer func() {
-		if err != nil {
-			n.release()
-		}
-	}()
+func newNetwork(o *options.Options, p *plan, t *netns.TAP, log *slog.Logger) (*network, error) {
+	n := &network{wakeFd: -1, done: make(chan error, 1)}
+	if err := n.build(o, p, t, log); err != nil {
+		return nil, errors.Join(err, n.release())
+	}
+	return n, nil
+}
+
+// build fills in what newNetwork returns. On error, what it has filled in is released by the caller; the rest it has
+// given back.
+func (n *network) build(o *options.Options, p *plan, t *netns.TAP, log *slog.Logger) error {
 	queue, err := tap.New(t.FDs[0], link.Features{Csum: true, TSO4: true, TSO6: true, USO: t.USO()})
 	if err != nil {
 		_ = unix.Close(t.FDs[0])
-		return nil, err
+		return err
 	}
 	block := new(stats.Worker)
 	gw, err := p.newGateway(o, t, block)
 	if err != nil {
-		return nil, errors.Join(err, queue.Close())
+		return errors.Join(err, queue.Close())
 	}
 	if n.host, err = hostsock.NewSystem(); err != nil {
-		return nil, errors.Join(err, queue.Close())
+		return errors.Join(err, queue.Close())
 	}
 	if n.wakeFd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot make an eventfd: %w", err), queue.Close())
+		return errors.Join(fmt.Errorf("cannot make an eventfd: %w", err), queue.Close())
 	}
 	if o.Pcap != "" {
 		if n.pcap, err = pcap.Create(o.Pcap, t.Name, log); err != nil {
-			return nil, errors.Join(err, queue.Close())
+			return errors.Join(err, queue.Close())
 		}
 	}
 	hold, err := pagepool.New(int(o.Limits.Budget) + maxFlows*2*pagepool.FragSize)
 	if err != nil {
-		return nil, errors.Join(err, queue.Close())
+		return errors.Join(err, queue.Close())
 	}
 	send, err := pagepool.New(sendPool)
 	if err != nil {
-		return nil, errors.Join(err, queue.Close(), hold.Close())
+		return errors.Join(err, queue.Close(), hold.Close())
 	}
 	c := worker.Config{
 		Queue: queue, Host: n.host, Gateway: gw, Map: &p.mapping, Hold: hold, Send: send, Stats: block,
@@ -100,12 +103,9 @@ func newNetwork(o *options.Options, p *plan, t *netns.TAP, log *slog.Logger) (n 
 		c.Capture = n.capture
 	}
 	if n.worker, err = worker.New(c); err != nil {
-		return nil, errors.Join(err, queue.Close(), hold.Close(), send.Close())
+		return errors.Join(err, queue.Close(), hold.Close(), send.Close())
 	}
-	if err := n.openPorts(p); err != nil {
-		return nil, err
-	}
-	return n, nil
+	return n.openPorts(p)
 }
 
 func (p *plan) newGateway(o *options.Options, t *netns.TAP, block *stats.Worker) (*gateway.Gateway, error) {

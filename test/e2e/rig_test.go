@@ -94,6 +94,7 @@ func startIn(t *testing.T, l *lab.Lab, options ...string) *rig {
 	r.cmd = l.Host.Command(lab.Ordinary, args...)
 	r.counters = filepath.Join(r.cmd.Dir, "counters.json")
 	r.cmd.Args = append(r.cmd.Args, "--counters="+r.counters, "--", "cat")
+	r.cmd.Env = append(r.cmd.Env, "GOTRACEBACK=all")
 	r.cmd.Stderr = r.log
 	stdin, err := r.cmd.StdinPipe()
 	if err != nil {
@@ -208,9 +209,17 @@ func (r *rig) now() counters {
 			r.t.Fatal(err)
 		}
 		if time.Now().After(deadline) {
-			r.t.Fatalf("no counters %v after SIGUSR1: %s", startLimit, r.log)
+			r.abort()
+			r.t.Fatalf("no counters %v after SIGUSR1", startLimit)
 		}
 	}
+}
+
+// abort ends a vasta that hangs such that its last words say where.
+func (r *rig) abort() {
+	r.stopped = true
+	_ = r.cmd.Process.Signal(unix.SIGABRT) // it may be a zombie
+	_ = r.cmd.Wait()                       // aborted
 }
 
 func (r *rig) readCounters() (c counters) {
