@@ -119,7 +119,8 @@ func openReason(err hostsock.Errno) stats.Reason {
 	switch err {
 	case unix.ECONNREFUSED, unix.ECONNRESET:
 		return stats.HostRefused
-	case unix.ENETUNREACH, unix.EHOSTUNREACH, unix.ENETDOWN, unix.EHOSTDOWN, unix.ETIMEDOUT, unix.EACCES, unix.EPERM:
+	case unix.ENETUNREACH, unix.EHOSTUNREACH, unix.ENETDOWN, unix.EHOSTDOWN, unix.ETIMEDOUT, unix.EACCES, unix.EPERM,
+		unix.EINVAL: // a blackhole route
 		return stats.HostUnreachable
 	case unix.EMFILE, unix.ENFILE:
 		return stats.NoDescriptors
