@@ -105,16 +105,20 @@ func attempt(r *rig, network, to string) error {
 
 // wantErrors has a UDP socket report every ICMP error. Without it the kernel reports a refused port alone.
 func wantErrors(c *net.UDPConn) error {
+	if c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Is6() {
+		return setInt(c, unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1)
+	}
+	return setInt(c, unix.IPPROTO_IP, unix.IP_RECVERR, 1)
+}
+
+// setInt sets a socket option.
+func setInt(c syscall.Conn, level, option, value int) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return err
 	}
-	level, option := unix.IPPROTO_IP, unix.IP_RECVERR
-	if c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Is6() {
-		level, option = unix.IPPROTO_IPV6, unix.IPV6_RECVERR
-	}
 	var set error
-	err = raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), level, option, 1) })
+	err = raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), level, option, value) })
 	return errors.Join(err, set)
 }
 
