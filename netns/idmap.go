@@ -72,7 +72,8 @@ func setIDMaps(attr *syscall.SysProcAttr, keepID bool) (keepsRoot bool, err erro
 		if attr.GidMappings, err = identityMap(procSelfGIDMap); err != nil {
 			return false, err
 		}
-		attr.GidMappingsEnableSetgroups = true
+		// A user namespace that denies setgroups(2) denies it to those inside as well.
+		attr.GidMappingsEnableSetgroups = readSetting("/proc/self/setgroups") == "allow"
 		return true, nil
 	}
 	insideUID, insideGID := 0, 0

@@ -85,8 +85,8 @@ func startError(name string, err error) *StartError {
 	return &StartError{Code: codeNotExecutable, msg: fmt.Sprintf("%s: cannot execute: %v", name, err)}
 }
 
-// lookPath finds name as execvp(3) does with the PATH of env. A file that may not be executed is reported as EACCES when
-// no later directory has a better one.
+// lookPath finds name in the PATH of env as a shell does. A file that may not be executed is reported as such when no
+// directory has a better one.
 func lookPath(name string, env []string) (string, error) {
 	if name == "" {
 		return "", unix.ENOENT
@@ -106,13 +106,14 @@ func lookPath(name string, env []string) (string, error) {
 		if dir == "" {
 			candidate = "./" + name
 		}
+		if _, err := os.Stat(candidate); err != nil {
+			continue // also a directory that may not be searched: as in a shell, the command is not there
+		}
 		err := executable(candidate)
 		if err == nil {
 			return candidate, nil
 		}
-		if errors.Is(err, unix.EACCES) {
-			result = err
-		}
+		result = err
 	}
 	return "", result
 }
