@@ -194,24 +194,21 @@ func openFDs(t *testing.T) map[string]string {
 	return fds
 }
 
-// hostNamespace runs f in a network namespace of its own, on a thread that ends with it. It needs root.
-func hostNamespace(t *testing.T, f func()) {
+// hostNamespace puts the test into a network namespace of its own, made by the ip commands. Subtests are not in it. It needs
+// root.
+func hostNamespace(t *testing.T, commands ...string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("this test makes a host of its own: run it as root")
 	}
-	done := make(chan error)
-	go func() {
-		defer close(done)
-		// Never unlocked: the thread ends with the goroutine, and the namespace with the thread.
-		runtime.LockOSThread()
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			done <- err
-			return
-		}
-		f()
-	}()
-	if err := <-done; err != nil {
+	// Never unlocked: the thread ends with the test's goroutine, and the namespace with the thread.
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Fatal(err)
+	}
+	for _, c := range commands {
+		if out, err := exec.Command("ip", strings.Fields(c)...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %s: %v\n%s", c, err, out)
+		}
 	}
 }
