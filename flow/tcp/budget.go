@@ -2,14 +2,15 @@ package tcp
 
 // Budget bounds the memory that the connections of one worker have promised to their guests: the sum over all
 // connections of (advertised right edge - bytes delivered to the host). It is reserved when advertised, so an accepted
-// byte always finds room (DESIGN.md, decision 2).
+// byte always finds room (DESIGN.md, decision 2). Each connection that may still receive has at least its floor reserved, so
+// that the others cannot starve it.
 type Budget struct {
 	Limit    int64 // bytes
 	Promised int64 // bytes
 }
 
-// Per connection: what every connection may advertise, what a young one starts with, and the slack that rounding
-// windows up to the window scale may take (see Conn.window).
+// Per connection, in bytes: what every connection may advertise, what a young one starts with, and the slack that rounding
+// windows up to the window scale may take (see Conn.nextWindow).
 const (
 	floorWindow = 16 << 10
 	startWindow = 65535
@@ -21,7 +22,7 @@ func (b *Budget) Admit() bool { return b.Promised+floorWindow+scaleSlack <= b.Li
 
 // first is the window that a new connection starts with.
 func (b *Budget) first() int64 {
-	if b.Promised < b.Limit/4 {
+	if b.Promised < b.Limit/4 && b.Promised+startWindow <= b.Limit {
 		return startWindow
 	}
 	return floorWindow

@@ -107,6 +107,7 @@ type Conn struct {
 	acked     int64 // rcvNxt as last told to the guest
 	finAt     int64 // offset of the guest's FIN, 0: not seen
 	promise   int64 // what the budget holds for this connection
+	floor     int64 // window that the budget always grants
 	target    int64 // window to keep open while the host takes what comes
 	grown     int64 // rcvNxt when target was last raised
 	rcvScale  uint8
@@ -129,6 +130,7 @@ type Conn struct {
 
 	// Timestamps (RFC 7323).
 	tsRecent uint32
+	tsAt     int64 // when tsRecent was taken
 
 	// Timers, all in nanoseconds.
 	srtt, rttvar int64
@@ -137,10 +139,12 @@ type Conn struct {
 	rto          int64
 	rtoAt        int64 // 0: not running
 	probeAt      int64
-	heard        int64 // when the guest was last heard
-	carried      int64 // when data was last carried, either way
-	retries      uint8
-	probes       uint8
+	heard        int64  // when the guest was last heard
+	carried      int64  // when data was last carried, either way
+	retries      uint8  // retransmission timeouts since the last progress
+	persists     uint8  // probes of a closed window since it was open
+	probes       uint8  // keepalive probes since the guest was last heard
+	stray        uint32 // what an unacceptable answer to our SYN acknowledged
 }
 
 type flag uint16
@@ -158,6 +162,7 @@ const (
 	retransmit      // resend from una at once
 	probeDue        // a probe goes to the guest
 	useScale        // window scaling negotiated
+	strayDue        // a reset at sequence number stray goes to the guest, in answer to our SYN's unacceptable answer
 )
 
 func (c *Conn) has(f flag) bool { return c.flags&f != 0 }
@@ -182,9 +187,10 @@ func (c *Conn) start(env *Env, cfg Config, s State) {
 	for c.rcvScale < 14 && startWindow<<c.rcvScale < env.MaxWindow {
 		c.rcvScale++
 	}
-	c.target = env.Budget.first()
-	c.edge = 1 + c.target
-	c.setPromise(env, c.target)
+	c.target = min(env.Budget.first(), env.MaxWindow)
+	c.floor = min(floorWindow, env.MaxWindow)
+	c.edge = 1 + c.target&^(1<<c.rcvScale-1) // whole units, as nextWindow needs them
+	c.settlePromise(env)
 }
 
 // takeSyn takes the guest's options from its SYN or SYN/ACK.
@@ -200,7 +206,7 @@ func (c *Conn) takeSyn(env *Env, s *Segment) {
 	c.mss = max(min(peer, c.config.MSS), 48)
 	if s.HasTimes {
 		c.set(useTimes)
-		c.tsRecent = s.TSVal
+		c.tsRecent, c.tsAt = s.TSVal, env.Now
 		c.mss -= timesLen
 	}
 	if s.SACKOK {
@@ -242,6 +248,9 @@ func (c *Conn) Connected() {
 // Refuse ends a connection whose host connect failed. With reset set the guest gets a reset in answer to its SYN with the next
 // Output; without, the caller sends an ICMP error instead.
 func (c *Conn) Refuse(env *Env, reset bool) {
+	if c.state == Closed {
+		return
+	}
 	c.end(env, HostReset)
 	if reset {
 		c.set(rstDue | synRefused)
@@ -263,7 +272,7 @@ func (c *Conn) end(env *Env, why Why) {
 		return
 	}
 	c.state, c.why = Closed, why
-	c.hold.release(env, c.hostNxt, c.lastByte(), true)
+	c.hold.clear(env)
 	c.ooo = nil
 	c.borrow, c.borrowLen = nil, 0
 	c.q.clear(env.Send)
@@ -275,8 +284,11 @@ func (c *Conn) setPromise(env *Env, n int64) {
 	c.promise = n
 }
 
-// HeldBytes is how many accepted bytes wait for the host socket.
+// HeldBytes is how many accepted bytes wait for the host socket; none once the connection is over.
 func (c *Conn) HeldBytes() int64 {
+	if c.state == Closed {
+		return 0
+	}
 	n := c.rcvNxt - c.hostNxt
 	if c.has(finRcvd) {
 		n--

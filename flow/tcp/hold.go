@@ -76,8 +76,8 @@ func (h *hold) pieces(pool *pagepool.Pool, bufs [][]byte, from, to int64, limit 
 	return bufs
 }
 
-// release gives back the fragments that lie wholly in [from, to). With all set, to is the end of everything
-// kept, and a last fragment that is only partly in the range goes as well.
+// release gives back the fragments that lie wholly in [from, to), but for what of the first was given back before. With all
+// set nothing is kept from to on, and a last fragment that is only partly in the range goes as well.
 func (h *hold) release(env *Env, from, to int64, all bool) {
 	if h.n == 0 {
 		return
@@ -98,6 +98,17 @@ func (h *hold) release(env *Env, from, to int64, all bool) {
 		env.rings.put(h.ring)
 		h.ring = nil
 	}
+}
+
+// clear gives everything back.
+func (h *hold) clear(env *Env) {
+	for _, s := range h.ring {
+		if s != 0 {
+			env.Hold.PutFrag(pagepool.Frag(s - 1))
+		}
+	}
+	env.rings.put(h.ring)
+	*h = hold{}
 }
 
 // ringCache keeps rings for reuse, by size, so that a connection that starts or stops holding does not

@@ -40,7 +40,12 @@ func (c *Conn) inputConnecting(env *Env, s *Segment) {
 // inputSynSent waits for the guest's SYN/ACK, and reports whether the segment opened the connection.
 func (c *Conn) inputSynSent(env *Env, s *Segment) bool {
 	if s.Flags&ACK != 0 && s.Ack != c.config.ISS+1 {
+		// The guest has an older connection with these ends: our reset makes it give that up (RFC 9293, 3.5.1).
 		env.Stats.Drop(stats.TCPBadAck)
+		if s.Flags&RST == 0 {
+			c.stray = s.Ack
+			c.set(strayDue)
+		}
 		return false
 	}
 	switch {
@@ -80,6 +85,10 @@ func (c *Conn) inputSynReceived(env *Env, s *Segment) bool {
 		env.Stats.Drop(stats.TCPBadAck)
 		return false
 	}
+	if off := c.guestOff(s.Seq); !c.inWindow(off, off+int64(s.Len)) {
+		env.Stats.Drop(stats.TCPOutOfWindow)
+		return false
+	}
 	c.opened(env, s)
 	c.guestEdge = 1 + int64(s.Window)<<c.sndScale
 	return true
@@ -90,42 +99,29 @@ func (c *Conn) opened(env *Env, s *Segment) {
 	c.state = Open
 	c.sampleRTT(env, 1)
 	c.una, c.nxt, c.max = 1, 1, 1
+	c.rto = c.baseRTO()
+	if c.retries > 0 { // RFC 6298, 5.7
+		c.rto = max(c.rto, lostSynRTO)
+	}
 	c.rtoAt, c.retries = 0, 0
+	c.unset(strayDue)
 	c.wl1, c.wl2 = c.guestOff(s.Seq), 1
 }
 
 func (c *Conn) inputOpen(env *Env, s *Segment) {
 	off := c.guestOff(s.Seq)
 	end := off + int64(s.Len)
-	if c.has(useTimes) && s.HasTimes && int32(s.TSVal-c.tsRecent) < 0 && s.Flags&RST == 0 {
+	if s.Flags&RST != 0 {
+		c.inputReset(env, off)
+		return
+	}
+	if c.isStale(env, s) {
 		env.Stats.Drop(stats.TCPPAWS)
 		c.set(ackNow)
 		return
 	}
 	if !c.inWindow(off, end) {
-		if s.Flags&RST == 0 {
-			if end < c.rcvNxt || s.Len > 0 {
-				env.Stats.TCPDuplicate++
-			}
-			if off > c.edge {
-				env.Stats.Drop(stats.TCPOutOfWindow)
-			}
-			c.set(ackNow) // RFC 9293 3.10.7.4; answers keepalives and window probes, too
-			if s.Flags&(ACK|SYN) == ACK {
-				c.acknowledge(env, s, off)
-			}
-		} else {
-			env.Stats.Drop(stats.TCPBadReset)
-		}
-		return
-	}
-	if s.Flags&RST != 0 {
-		if off == c.rcvNxt {
-			c.end(env, GuestReset)
-		} else { // RFC 5961, 3.2: a challenge
-			env.Stats.Drop(stats.TCPBadReset)
-			c.set(ackNow)
-		}
+		c.inputUnacceptable(env, s, off)
 		return
 	}
 	if s.Flags&SYN != 0 { // RFC 5961, 4.2
@@ -138,12 +134,46 @@ func (c *Conn) inputOpen(env *Env, s *Segment) {
 		return
 	}
 	if c.has(useTimes) && s.HasTimes && off <= c.acked {
-		c.tsRecent = s.TSVal
+		c.tsRecent, c.tsAt = s.TSVal, env.Now
 	}
 	if !c.acknowledge(env, s, off) {
 		return
 	}
 	c.payload(env, s, off, end)
+}
+
+// inputReset takes a reset at offset off (RFC 5961, 3.2). The offset must be exactly what the guest may know to be the next:
+// what was received, or what it was last told of that. Any other in the window is challenged.
+func (c *Conn) inputReset(env *Env, off int64) {
+	if off == c.rcvNxt || off == c.acked {
+		c.end(env, GuestReset)
+		return
+	}
+	env.Stats.Drop(stats.TCPBadReset)
+	if c.inWindow(off, off) {
+		c.set(ackNow)
+	}
+}
+
+// inputUnacceptable answers a segment outside the window with an ACK (RFC 9293, 3.10.7.4): a duplicate, a keepalive, a probe of
+// a closed window. What an old one or a probe acknowledges counts all the same.
+func (c *Conn) inputUnacceptable(env *Env, s *Segment, off int64) {
+	c.set(ackNow)
+	switch {
+	case off > c.edge:
+		env.Stats.Drop(stats.TCPOutOfWindow)
+	case off < c.rcvNxt && s.Len > 0:
+		env.Stats.TCPDuplicate++
+	}
+	if off <= c.rcvNxt && s.Flags&(ACK|SYN) == ACK {
+		c.acknowledge(env, s, off)
+	}
+}
+
+// isStale is the test of RFC 7323, 5: the timestamp is older than one that was seen before. A guest that was silent for
+// long may have a clock that went half round.
+func (c *Conn) isStale(env *Env, s *Segment) bool {
+	return c.has(useTimes) && s.HasTimes && int32(s.TSVal-c.tsRecent) < 0 && env.Now-c.tsAt < pawsLife
 }
 
 // inWindow is the acceptability test of RFC 9293, 3.10.7.4, on offsets.
@@ -174,6 +204,9 @@ func (c *Conn) acknowledge(env *Env, s *Segment, off int64) bool {
 	}
 	if c.wl1 < off || (c.wl1 == off && c.wl2 <= ack) {
 		c.guestEdge, c.wl1, c.wl2 = wnd, off, ack
+		if wnd > c.una {
+			c.persists = 0
+		}
 	}
 	return true
 }
@@ -191,6 +224,8 @@ func (c *Conn) newAck(env *Env, ack int64) {
 	c.rto = c.baseRTO()
 	if ack < c.recover { // a partial acknowledgement: the next hole begins here (RFC 6582)
 		c.set(retransmit)
+	} else {
+		c.unset(retransmit)
 	}
 }
 
@@ -228,7 +263,7 @@ func (c *Conn) payload(env *Env, s *Segment, off, end int64) {
 	}
 	c.borrow, c.borrowLen = pieces, int(to-from)
 	c.carried = env.Now
-	if end > to || s.Len == 0 {
+	if end > to {
 		c.set(ackNow)
 	}
 }
@@ -264,13 +299,7 @@ func trim(pieces [][]byte, skip, n int) [][]byte {
 func (c *Conn) outOfOrder(env *Env, pieces [][]byte, from, to int64) {
 	env.Stats.TCPOutOfOrder++
 	c.set(ackNow)
-	lo, hi := 0, len(c.ooo)
-	for lo < hi && c.ooo[lo].to < from {
-		lo++
-	}
-	for hi > lo && c.ooo[hi-1].from > to {
-		hi--
-	}
+	lo, hi := c.touching(from, to)
 	if lo == hi && len(c.ooo) == maxOOO {
 		env.Stats.Drop(stats.TCPOutOfOrderFull)
 		return
@@ -285,9 +314,12 @@ func (c *Conn) outOfOrder(env *Env, pieces [][]byte, from, to int64) {
 			break
 		}
 	}
-	to = at
-	if to == from {
-		return
+	if at < to { // what is left may not reach its neighbours any more
+		to = at
+		lo, hi = c.touching(from, to)
+		if to == from || lo == hi && len(c.ooo) == maxOOO {
+			return
+		}
 	}
 	merged := interval{from, to}
 	if lo < hi {
@@ -302,6 +334,18 @@ func (c *Conn) outOfOrder(env *Env, pieces [][]byte, from, to int64) {
 		c.ooo = append(c.ooo[:lo+1], c.ooo[hi:]...)
 	}
 	c.ooo[lo] = merged
+}
+
+// touching returns which of c.ooo, [lo:hi], overlap [from, to) or adjoin it.
+func (c *Conn) touching(from, to int64) (lo, hi int) {
+	hi = len(c.ooo)
+	for lo < hi && c.ooo[lo].to < from {
+		lo++
+	}
+	for hi > lo && c.ooo[hi-1].from > to {
+		hi--
+	}
+	return lo, hi
 }
 
 // Borrowed is the payload of the last Input that the host socket may take directly from the link's memory:
@@ -320,10 +364,12 @@ func (c *Conn) Settle(env *Env, taken int) {
 		c.borrow, c.borrowLen = nil, 0
 		return
 	}
-	from := c.hostNxt
 	if c.borrowLen > 0 {
+		from := c.hostNxt
 		c.hostNxt += int64(taken)
 		c.rcvNxt += int64(taken)
+		// Some of it may have arrived out of order before, and be held: its slots are needed for what comes.
+		c.hold.release(env, from, c.hostNxt, false)
 		if rest := c.borrowLen - taken; rest > 0 {
 			c.hold.reserve(env, c.hostNxt, c.edge)
 			for _, b := range trim(c.borrow, taken, rest) {
@@ -350,9 +396,7 @@ func (c *Conn) Settle(env *Env, taken int) {
 		c.rcvNxt++
 		c.set(finRcvd | ackNow)
 	}
-	if taken > 0 { // some of it may have arrived out of order before, and be held
-		c.release(env, from)
-	}
+	c.release(env, c.hostNxt)
 	c.settlePromise(env)
 }
 
@@ -362,11 +406,15 @@ func (c *Conn) release(env *Env, from int64) {
 }
 
 func (c *Conn) settlePromise(env *Env) {
+	c.setPromise(env, c.promiseOf(c.edge))
+}
+
+// promiseOf is what the budget has to hold for the connection when edge is its right edge.
+func (c *Conn) promiseOf(edge int64) int64 {
 	if c.has(finRcvd) {
-		c.setPromise(env, c.finAt-c.hostNxt)
-	} else {
-		c.setPromise(env, c.edge-c.hostNxt)
+		return c.finAt - c.hostNxt
 	}
+	return max(edge-c.hostNxt, c.floor)
 }
 
 // Held appends to bufs the next held pieces for the host socket, at most limit pieces in all.
@@ -377,6 +425,10 @@ func (c *Conn) Held(env *Env, bufs [][]byte, limit int) [][]byte {
 // Drained tells that the host socket took n held bytes. The guest learns of the new room with the next
 // Output, when it is worth a segment.
 func (c *Conn) Drained(env *Env, n int) {
+	if c.state == Closed || n == 0 {
+		return
+	}
+	c.carried = env.Now
 	from := c.hostNxt
 	c.hostNxt += int64(n)
 	c.release(env, from)

@@ -46,6 +46,14 @@ func (c *Conn) output(env *Env, snd Sender) bool {
 	case Closed:
 		return c.sendReset(env, snd)
 	case SynReceived, SynSent:
+		if c.has(strayDue) {
+			o := &env.out
+			*o = Out{Seq: c.stray, Flags: RST}
+			if !snd.SendTCP(c, o) {
+				return false
+			}
+			c.unset(strayDue)
+		}
 		if c.nxt > 0 {
 			return true
 		}
@@ -184,6 +192,9 @@ func (c *Conn) begin(env *Env, o *Out, off int64) {
 // told notes what a sent segment acknowledged.
 func (c *Conn) told(o *Out) {
 	c.acked = c.guestOff(o.Ack)
+	if o.Len > 0 && c.has(useSACK) && len(c.ooo) > 0 {
+		return // data leaves no room for SACK blocks, and is no duplicate ACK: one follows
+	}
 	c.unset(ackNow | ackSoon)
 }
 
@@ -210,12 +221,17 @@ func (c *Conn) ackDue(env *Env) bool {
 	if c.has(ackNow) || c.has(ackSoon) {
 		return true
 	}
-	// A window update: when the guest may send two more segments, or half of all it could (RFC 9293, 3.8.6.2.2).
 	if c.has(finRcvd) {
 		return false
 	}
-	gain := c.wantedEdge(env) - c.edge
-	return gain > 0 && (gain >= 2*int64(c.mss) || gain >= c.target/2)
+	ack, n := c.nextWindow(env)
+	if ack > c.acked {
+		return true // the slack had held it back
+	}
+	// A window update: when the guest may send two more segments, or half of all it could (RFC 9293, 3.8.6.2.2); when hardly
+	// any window is left, half of what the budget always grants.
+	gain := ack + n<<c.rcvScale - c.edge
+	return gain > 0 && (gain >= 2*int64(c.mss) || gain >= c.target/2 || gain >= c.floor/2 && c.edge-c.rcvNxt < c.floor/2)
 }
 
 // wantedEdge is the right edge that the connection would like to advertise: target bytes beyond what the host socket has
@@ -224,32 +240,43 @@ func (c *Conn) wantedEdge(env *Env) int64 {
 	if c.HeldBytes() > c.target/2 {
 		return c.edge
 	}
-	return max(c.edge, min(c.hostNxt+c.target, c.edge+env.Budget.room()))
+	granted := max(c.edge+env.Budget.room(), c.hostNxt+c.floor)
+	return max(c.edge, min(c.hostNxt+c.target, granted))
 }
 
 // window decides what the next segment acknowledges and the window field beside it, and moves the right edge.
-//
-// The field counts in units of 1<<rcvScale, and the right edge must never move left (RFC 9293, 3.8.6). A window that cannot
-// reach the edge in whole units is rounded up: that gives the guest up to one unit more than was promised, which
-// is reserved like any promise. Once the connection's slack is used up, the acknowledgement stays up to one unit
-// behind rcvNxt instead, such that acknowledgement and window meet the edge exactly.
 func (c *Conn) window(env *Env) (ack int64, field uint16) {
 	unit := int64(1) << c.rcvScale
 	if c.has(finRcvd) {
 		return c.rcvNxt, uint16(max(c.edge-c.rcvNxt+unit-1, 0) / unit)
 	}
 	c.growTarget(env)
-	ack = c.rcvNxt
-	n := min((c.wantedEdge(env)-ack)/unit, 65535)
-	if ack+n*unit < c.edge {
-		n = (c.edge - ack + unit - 1) / unit
-		if ack+n*unit > c.hostNxt+c.target+scaleSlack {
-			ack = c.edge - n*unit
-		}
-	}
+	ack, n := c.nextWindow(env)
 	c.edge = ack + n*unit
 	c.settlePromise(env)
 	return ack, uint16(n)
+}
+
+// nextWindow is what the next segment acknowledges, and the units of window beside it.
+//
+// The field counts in units of 1<<rcvScale, and the right edge must never move left (RFC 9293, 3.8.6). A window that cannot
+// reach the edge in whole units is rounded up: that gives the guest up to one unit more than was promised, which
+// is reserved like any promise. Once the connection's slack or the budget is used up, the acknowledgement stays up to one unit
+// behind rcvNxt instead, such that acknowledgement and window meet the edge exactly. It does not move back by that: the
+// edge was met in whole units before.
+func (c *Conn) nextWindow(env *Env) (ack, n int64) {
+	unit := int64(1) << c.rcvScale
+	ack = c.rcvNxt
+	n = min((c.wantedEdge(env)-ack)/unit, 65535)
+	if ack+n*unit >= c.edge {
+		return ack, n
+	}
+	n = (c.edge - ack + unit - 1) / unit
+	reached := ack + n*unit
+	if reached > c.hostNxt+c.target+scaleSlack || c.promiseOf(reached)-c.promise > env.Budget.Limit-env.Budget.Promised {
+		ack = c.edge - n*unit
+	}
+	return ack, n
 }
 
 // growTarget doubles the window after a whole window arrived while the host took everything.

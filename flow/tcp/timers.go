@@ -1,11 +1,17 @@
 package tcp
 
+import "math"
+
 // Timer values in nanoseconds.
 const (
 	millisecond = int64(1e6)
 	initialRTO  = 1000 * millisecond
 	minRTO      = 200 * millisecond
 	maxRTO      = 60000 * millisecond
+	lostSynRTO  = 3000 * millisecond // to begin with when a SYN had to be sent again
+
+	// pawsLife is how long a timestamp is compared with: half a round of a clock of microseconds, the fastest in use.
+	pawsLife = 1 << 31 * 1000
 
 	probeInterval = 75000 * millisecond // between keepalive probes
 )
@@ -15,6 +21,7 @@ const (
 	maxRetries    = 15
 	maxSynRetries = 5
 	maxProbes     = 9
+	maxPersists   = 8 // doublings of the time between probes of a closed window
 )
 
 // clock is the timestamp clock: milliseconds (RFC 7323, 5.4).
@@ -55,9 +62,9 @@ func (c *Conn) armTimers(env *Env) {
 	case c.rtoAt == 0:
 		c.rtoAt = env.Now + c.rto
 	}
-	if c.state == Open && c.una == c.max && c.guestEdge <= c.una {
+	if c.state == Open && c.una == c.max && c.una <= c.q.tail && c.guestEdge <= c.una {
 		if c.probeAt == 0 { // the window is closed: probe it
-			c.probeAt = env.Now + min(c.rto<<min(c.retries, 8), maxRTO)
+			c.probeAt = env.Now + min(c.rto<<c.persists, maxRTO)
 		}
 	} else {
 		c.probeAt = 0
@@ -69,7 +76,11 @@ func (c *Conn) Deadline(env *Env) int64 {
 	if c.state == Closed || c.state == Connecting {
 		return 0
 	}
-	at := c.heard + env.KeepIdle + int64(c.probes)*probeInterval
+	const never = math.MaxInt64
+	at := int64(never)
+	if c.state == Open {
+		at = c.keepaliveAt(env)
+	}
 	if env.IdleLimit > 0 {
 		at = min(at, c.carried+env.IdleLimit)
 	}
@@ -79,7 +90,14 @@ func (c *Conn) Deadline(env *Env) int64 {
 	if c.probeAt != 0 {
 		at = min(at, c.probeAt)
 	}
+	if at == never {
+		return 0
+	}
 	return at
+}
+
+func (c *Conn) keepaliveAt(env *Env) int64 {
+	return c.heard + env.KeepIdle + int64(c.probes)*probeInterval
 }
 
 // Timeout acts on every timer that has run out; Output has to follow.
@@ -92,14 +110,14 @@ func (c *Conn) Timeout(env *Env) {
 	}
 	if c.probeAt != 0 && env.Now >= c.probeAt {
 		c.probeAt = 0
-		c.retries = min(c.retries+1, 8)
+		c.persists = min(c.persists+1, maxPersists)
 		c.set(probeDue)
 	}
 	if env.IdleLimit > 0 && env.Now >= c.carried+env.IdleLimit {
 		c.giveUp(env)
 		return
 	}
-	if c.state == Open && env.Now >= c.heard+env.KeepIdle+int64(c.probes)*probeInterval {
+	if c.state == Open && env.Now >= c.keepaliveAt(env) {
 		c.probes++
 		if c.probes > maxProbes {
 			c.giveUp(env)
@@ -112,7 +130,12 @@ func (c *Conn) Timeout(env *Env) {
 func (c *Conn) retransmitTimeout(env *Env) {
 	env.Stats.TCPTimeouts++
 	c.rtoAt = 0
-	c.retries++
+	if c.state == Open && c.guestEdge <= c.una {
+		// A guest that closed its window takes nothing, however long; whether it is alive is for the keepalive to tell.
+		c.set(probeDue)
+	} else {
+		c.retries++
+	}
 	limit := uint8(maxRetries)
 	if c.state != Open {
 		limit = maxSynRetries
