@@ -199,7 +199,9 @@ func dial(server netip.Addr, port uint16) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	if err := unix.Connect(fd, sockaddr(server, port)); err != nil {
+	// Called again after a signal, connect goes on waiting for the same handshake.
+	_, err = retry(func() (int, error) { return 0, unix.Connect(fd, sockaddr(server, port)) })
+	if err != nil && !errors.Is(err, unix.EISCONN) {
 		return -1, errors.Join(fmt.Errorf("connect to %v port %d: %w", server, port, err), unix.Close(fd))
 	}
 	return fd, nil
