@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync"
 
 	"github.com/vasta-net/vasta/internal/options"
 	"github.com/vasta-net/vasta/netns"
@@ -67,22 +68,31 @@ func runCommand(o *options.Options, n *network, ns *netns.Namespace, signals <-c
 		return exitFailure, err
 	}
 	ended := make(chan struct{})
-	go func() {
-		for {
-			select {
-			case s := <-signals:
-				n.handleSignal(o, ns, s.(unix.Signal))
-			case <-ended:
-				return
-			}
-		}
-	}()
+	var watching sync.WaitGroup
+	watching.Go(func() { n.watch(o, ns, signals, ended) })
 	status, err := ns.Wait()
 	close(ended)
+	watching.Wait() // it uses the network, which is given back next
 	if err != nil {
 		return exitFailure, err
 	}
 	return status.Shell(), nil
+}
+
+// watch follows what happens while the command runs, until ended is closed: signals, and the end of the network.
+func (n *network) watch(o *options.Options, ns *netns.Namespace, signals <-chan os.Signal, ended <-chan struct{}) {
+	gone := n.done
+	for {
+		select {
+		case s := <-signals:
+			n.handleSignal(o, ns, s.(unix.Signal))
+		case <-gone:
+			gone = nil // it stays closed
+			n.worker.Log.Warn("the interface inside is gone: the command has no network any more")
+		case <-ended:
+			return
+		}
+	}
 }
 
 // handleSignal writes the counters for SIGUSR1 when they were asked for. Signals that a terminal sends to the whole
@@ -134,8 +144,7 @@ func Attach(o *options.Options) (status int, err error) {
 		case <-ns.Gone():
 			log.Info("the namespace is gone")
 			return 0, nil
-		case err := <-n.done:
-			n.done <- err // finish waits for it, too
+		case <-n.done:
 			log.Info("the namespace's interface is gone")
 			return 0, nil
 		case s := <-signals:

@@ -47,12 +47,13 @@ type network struct {
 	host   *hostsock.System
 	wakeFd int
 	pcap   *pcap.Writer
-	done   chan error // the worker's end
+	done   chan struct{} // closed when the worker has ended
+	result error         // of the worker, once done is closed
 }
 
 // newNetwork makes the network of a plan over the first queue of t, whose descriptors it owns from now on.
 func newNetwork(o *options.Options, p *plan, t *netns.TAP, log *slog.Logger) (*network, error) {
-	n := &network{wakeFd: -1, done: make(chan error, 1)}
+	n := &network{wakeFd: -1, done: make(chan struct{})}
 	if err := n.build(o, p, t, log); err != nil {
 		return nil, errors.Join(err, n.release())
 	}
@@ -170,18 +171,19 @@ func portError(option string, port forward.Port, errno hostsock.Errno) error {
 func (n *network) start() {
 	go func() {
 		runtime.LockOSThread()
-		n.done <- n.worker.Run()
+		n.result = n.worker.Run()
+		close(n.done)
 	}()
 }
 
-// stop ends the worker and gives everything back.
+// stop ends the worker. Its counters may be read until release.
 func (n *network) stop() error {
 	n.worker.Stop()
-	err := <-n.done
-	if errors.Is(err, link.ErrGone) {
-		err = nil
+	<-n.done
+	if errors.Is(n.result, link.ErrGone) {
+		return nil
 	}
-	return errors.Join(err, n.release())
+	return n.result
 }
 
 // release gives back what newNetwork had taken, as far as it had come.
@@ -201,22 +203,26 @@ func (n *network) release() (err error) {
 	return err
 }
 
-// counters asks the worker for a copy of its counters; false when it does not answer any more.
+// counters asks the worker for a copy of its counters; false when it does not answer.
 func (n *network) counters() (stats.Worker, bool) {
 	got := make(chan stats.Worker, 1)
-	n.worker.Do(func() { got <- n.worker.Snapshot() })
+	n.worker.Do(func() { got <- n.snapshot() })
 	select {
 	case s := <-got:
-		n.addSystemCalls(&s)
 		return s, true
+	case <-n.done:
+		return n.snapshot(), true
 	case <-time.After(time.Second):
 		return stats.Worker{}, false
 	}
 }
 
-func (n *network) addSystemCalls(s *stats.Worker) {
+// snapshot is called in the worker's goroutine, or after its end.
+func (n *network) snapshot() stats.Worker {
+	s := n.worker.Snapshot()
 	c := n.host.Counters()
 	s.SysWait, s.SysSend, s.SysRecv, s.SysSocket = c.Wait, c.Send, c.Recv, c.Socket
+	return s
 }
 
 // monotonic is the clock of the workers, in nanoseconds.

@@ -13,17 +13,14 @@ import (
 	"github.com/vasta-net/vasta/stats"
 )
 
-// finish stops the network and writes the counters that were asked for.
+// finish stops the network and writes the counters that were asked for, with the levels before everything is given back.
 func (n *network) finish(o *options.Options) error {
-	if !o.Counters.Enabled {
-		return n.stop()
-	}
-	s, ok := n.counters()
 	err := n.stop()
-	if ok {
+	if o.Counters.Enabled {
+		s := n.snapshot()
 		err = errors.Join(err, writeCounters(o, &s))
 	}
-	return err
+	return errors.Join(err, n.release())
 }
 
 // writeCounters writes the counters of a running network. A failure is logged: it must not end the network.

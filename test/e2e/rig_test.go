@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -89,9 +90,15 @@ func start(t *testing.T, options ...string) *rig {
 // startIn runs vasta with options as an ordinary user in l's host, and waits until its network works.
 func startIn(t *testing.T, l *lab.Lab, options ...string) *rig {
 	t.Helper()
+	return startUnder(t, l, nil, options...)
+}
+
+// startUnder is startIn by means of another program, which executes its last arguments.
+func startUnder(t *testing.T, l *lab.Lab, wrapper []string, options ...string) *rig {
+	t.Helper()
 	r := &rig{Lab: l, t: t, log: &logBuffer{}}
-	args := append([]string{vastaPath, "-q", "--ready-fd", "3"}, options...)
-	r.cmd = l.Host.Command(lab.Ordinary, args...)
+	args := append(slices.Clone(wrapper), vastaPath, "-q", "--ready-fd", "3")
+	r.cmd = l.Host.Command(lab.Ordinary, append(args, options...)...)
 	r.counters = filepath.Join(r.cmd.Dir, "counters.json")
 	r.cmd.Args = append(r.cmd.Args, "--counters="+r.counters, "--", "cat")
 	r.cmd.Env = append(r.cmd.Env, "GOTRACEBACK=all")

@@ -1,0 +1,151 @@
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vasta-net/vasta/internal/lab"
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// knownName is the one name that the tests' resolver knows, with these addresses.
+const knownName = "known.example."
+
+var (
+	knownAddr4 = netip.MustParseAddr("203.0.113.80")
+	knownAddr6 = netip.MustParseAddr("2001:db8:80::80")
+)
+
+// resolver answers questions at a's port 53.
+func resolver(t *testing.T, ns *lab.Namespace, a netip.Addr) {
+	t.Helper()
+	c, err := ns.ListenPacket("udp", at(a, 53))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	go func() {
+		buf := make([]byte, 1500)
+		for {
+			n, from, err := c.ReadFrom(buf)
+			if err != nil {
+				return // closed
+			}
+			answer, err := answerTo(buf[:n])
+			if err == nil {
+				_, err = c.WriteTo(answer, from)
+			}
+			if err != nil {
+				t.Errorf("resolver: %v", err)
+			}
+		}
+	}()
+}
+
+func answerTo(question []byte) ([]byte, error) {
+	var m dnsmessage.Message
+	if err := m.Unpack(question); err != nil {
+		return nil, err
+	}
+	m.Response, m.Authoritative, m.Additionals = true, true, nil
+	q := m.Questions[0]
+	if q.Name.String() != knownName {
+		m.RCode = dnsmessage.RCodeNameError
+		return m.Pack()
+	}
+	h := dnsmessage.ResourceHeader{Name: q.Name, Class: q.Class, TTL: 60}
+	switch q.Type {
+	case dnsmessage.TypeA:
+		m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AResource{A: knownAddr4.As4()}}}
+	case dnsmessage.TypeAAAA:
+		m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AAAAResource{AAAA: knownAddr6.As16()}}}
+	}
+	return m.Pack()
+}
+
+func init() {
+	// lookup resolves a name with Go's own resolver and prints the addresses.
+	guestPrograms["lookup"] = func(args []string) error {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		addrs, err := (&net.Resolver{PreferGo: true}).LookupHost(ctx, args[0])
+		for _, a := range addrs {
+			fmt.Println(a)
+		}
+		return err
+	}
+}
+
+// withResolvConf runs vasta as an ordinary user on a host with the given resolv.conf, and returns what the command
+// writes to standard output.
+func withResolvConf(t *testing.T, l *lab.Lab, content string, args ...string) string {
+	t.Helper()
+	file := filepath.Join(l.Dir(), "resolv.conf")
+	if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), runLimit)
+	defer cancel()
+	const script = `mount --bind "$1" /etc/resolv.conf; shift
+		exec setpriv --reuid 31000 --regid 31000 --clear-groups --inh-caps=-all -- "$@"`
+	c := l.Host.CommandContext(ctx, lab.Root, append([]string{"unshare", "--mount", "sh", "-ec", script, "sh", file, vastaPath, "-q"}, args...)...)
+	c.Env = append(c.Env, guestEnv+"=1")
+	var stderr bytes.Buffer
+	c.Stderr = &stderr
+	out, err := c.Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, &stderr)
+	}
+	return string(out)
+}
+
+// TestLoopbackResolver checks that names resolve inside when the host's resolver listens on its loopback.
+func TestLoopbackResolver(t *testing.T) {
+	for _, tc := range []struct{ name, addr, options string }{
+		{"IPv4", "127.0.0.53", ""},
+		{"IPv6", "::1", ""},
+		{"IPv4, the gateway closed", "127.0.0.53", "--no-map-gw"},
+		{"IPv6, the gateway closed", "::1", "--no-map-gw"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			l := newLab(t)
+			resolver(t, l.Host, netip.MustParseAddr(tc.addr))
+			conf := "# the host's\nnameserver " + tc.addr + "\noptions timeout:2 attempts:2\n"
+			options := strings.Fields(tc.options)
+			out := withResolvConf(t, l, conf, append(options, "--", "getent", "ahosts", strings.TrimSuffix(knownName, "."))...)
+			if !strings.Contains(out, knownAddr4.String()) || !strings.Contains(out, knownAddr6.String()) {
+				t.Errorf("getent says %q", out)
+			}
+			out = withResolvConf(t, l, conf, append(options, "--", guestPath, "lookup", knownName)...)
+			if !strings.Contains(out, knownAddr4.String()) || !strings.Contains(out, knownAddr6.String()) {
+				t.Errorf("Go's resolver says %q", out)
+			}
+			inside := withResolvConf(t, l, conf, append(options, "--", "cat", "/etc/resolv.conf")...)
+			if strings.Contains(inside, "nameserver "+tc.addr+"\n") || !strings.Contains(inside, "options timeout:2 attempts:2\n") {
+				t.Errorf("the resolv.conf inside:\n%s", inside)
+			}
+		})
+	}
+}
+
+// TestReachableResolver checks that a resolver that the guest can reach itself is left as it is.
+func TestReachableResolver(t *testing.T) {
+	l := newLab(t)
+	resolver(t, l.Inet, lab.FarAddr4.Addr())
+	conf := "nameserver " + lab.FarAddr4.Addr().String() + "\n"
+	if inside := withResolvConf(t, l, conf, "--", "cat", "/etc/resolv.conf"); inside != conf {
+		t.Errorf("the resolv.conf inside:\n%s", inside)
+	}
+	out := withResolvConf(t, l, conf, "--", guestPath, "lookup", knownName)
+	if !strings.Contains(out, knownAddr4.String()) {
+		t.Errorf("Go's resolver says %q", out)
+	}
+}
