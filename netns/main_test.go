@@ -148,7 +148,8 @@ func inside(t *testing.T, cfg Config, script string) string {
 	return out
 }
 
-// processesIn returns the processes whose PID namespace has the given name, like "pid:[4026531836]".
+// processesIn returns the living processes whose PID namespace has the given name, like "pid:[4026531836]". Zombies do not count:
+// they wait for the host's init, whenever that looks.
 func processesIn(t *testing.T, pidNS string) []int {
 	t.Helper()
 	links, err := filepath.Glob("/proc/[0-9]*/ns/pid")
@@ -162,7 +163,9 @@ func processesIn(t *testing.T, pidNS string) []int {
 			if err != nil {
 				t.Fatal(err)
 			}
-			pids = append(pids, pid)
+			if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil && !bytes.Contains(stat, []byte(") Z ")) {
+				pids = append(pids, pid)
+			}
 		}
 	}
 	return pids

@@ -33,6 +33,8 @@ func StageMain() bool {
 	}
 	// The command is forked from this thread, and gets its capabilities.
 	runtime.LockOSThread()
+	// For ps and pstree, which would show "exe". It is of no consequence if that fails.
+	_ = os.WriteFile("/proc/self/comm", []byte(stageName), 0)
 	s := stage{conn: conn{stageSocket}}
 	if err := s.run(); err != nil {
 		// When the caller is gone there is nobody to tell.
