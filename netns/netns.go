@@ -4,7 +4,7 @@
 //
 // # Processes
 //
-// Namespaces are entered by a helper process, the stage: the running binary executed again under the argv[0] [stageName].
+// Namespaces are entered by a helper process, the stage: the running binary executed again with "vasta-stage" as argv[0].
 // A Go process is multithreaded from its first instruction and so can neither unshare nor join a user namespace itself.
 // Every program that uses this package must call [StageMain] as the first thing in main.
 //
@@ -102,8 +102,8 @@ type Command struct {
 	// The command gets no other descriptor.
 	Stdin, Stdout, Stderr *os.File
 	// Foreground makes the caller stand for the command toward its shell: the caller stops when the command stops
-	// (SIGTSTP of its own is absorbed), continues the command when it is continued itself, and takes the terminal
-	// back when the command has ended. Set it only in a program whose whole purpose is to run the command.
+	// (the terminal's stop signals to itself are absorbed), continues the command when it is continued itself, and takes
+	// the terminal back when the command has ended. Set it only in a program whose whole purpose is to run the command.
 	Foreground bool
 }
 

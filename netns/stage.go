@@ -6,10 +6,8 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"runtime/debug"
 	"strconv"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -150,8 +148,6 @@ func (s *stage) serve() error {
 			defer close(callerGone)
 			s.relaySignals(c)
 		}()
-		// The set-up's memory goes back to the system, unless the command is so short that it is not worth it.
-		time.AfterFunc(time.Second, debug.FreeOSMemory)
 		status, err := c.reap(func(sig syscall.Signal) error {
 			return s.conn.send(kindStopped, stageSignal{int(sig)})
 		})

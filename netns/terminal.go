@@ -18,10 +18,11 @@ type terminal struct {
 	suspends chan os.Signal
 }
 
-// openTerminal begins to absorb SIGTSTP, which the caller shall not obey before the command has.
+// openTerminal begins to absorb the signals by which a terminal stops a process group. The caller shall not obey them before the
+// command has: it would stop a second time when it learns of that.
 func openTerminal() *terminal {
 	t := &terminal{fd: -1, suspends: make(chan os.Signal, 1)}
-	signal.Notify(t.suspends, unix.SIGTSTP)
+	signal.Notify(t.suspends, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU)
 	fd, err := unix.Open("/dev/tty", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
 	if err != nil {
 		return t

@@ -182,6 +182,22 @@ func TestTerminalBackground(t *testing.T) {
 	c.expect("still=here")
 }
 
+// TestTerminalBackgroundRead lets a command in the background read from the terminal, which stops it and us.
+func TestTerminalBackgroundRead(t *testing.T) {
+	c := newConsole(t, "bash", "--norc", "-i")
+	c.expect("outer> ")
+	c.typeLine(`$VASTA sh -c 'read x; echo go""t $x' &`)
+	c.expect("outer> ")
+	time.Sleep(200 * time.Millisecond) // the shell tells of it at the next prompt
+	c.typeLine("")
+	c.expect("Stopped")
+	c.typeLine("fg")
+	c.expect("$VASTA")
+	c.typeLine("tea")
+	c.expect("got tea")
+	c.expect("outer> ")
+}
+
 // TestTerminalShellInside uses job control in a shell inside, whose process group becomes the terminal's foreground group.
 func TestTerminalShellInside(t *testing.T) {
 	c := newConsole(t, "bash", "--norc", "-i")
