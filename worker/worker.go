@@ -64,6 +64,7 @@ type Config struct {
 	Clock   func() int64                                         // monotonic, nanoseconds
 	Seed    uint64                                               // secret of initial sequence numbers
 	Capture func(d Direction, hdr *packet.NetHdr, bufs [][]byte) // sees every frame; nil for none
+	Spin    int64                                                // nanoseconds to look for events before sleeping, where that has been worth it; 0 for never
 	Idle    func()                                               // called a second after the last event of a load, in the worker's goroutine; nil for none
 	Log     *slog.Logger
 }
@@ -97,6 +98,7 @@ type Worker struct {
 	linkFull     bool // the link refused a frame
 	gone         error
 	sinceWait    int
+	spinner      spinner
 
 	listeners   []listener
 	acceptLater bool // a forwarded port could not accept for want of descriptors or memory
@@ -248,8 +250,14 @@ func (w *Worker) wait(limit int64) {
 			timeout = shorter(timeout, trimAfter)
 		}
 	}
-	w.Stats.SysWait++
-	n := w.Host.Wait(w.events[:], timeout)
+	n := 0
+	if timeout != 0 && w.spinning() {
+		n = w.spin()
+	}
+	if n == 0 {
+		w.Stats.SysWait++
+		n = w.Host.Wait(w.events[:], timeout)
+	}
 	w.now = w.Clock()
 	w.env.Now = w.now
 	w.linkFull = false

@@ -98,7 +98,7 @@ func (n *network) build(o *options.Options, p *plan, t *netns.TAP, log *slog.Log
 		KeepIdle: int64(keepIdle), IdleLimit: int64(o.Limits.IdleTimeout), UDPIdle: int64(udpIdle), UDPFirst: int64(udpFirst), ICMPIdle: int64(icmpIdle),
 		NoTCP: o.Filter.NoTCP, NoUDP: o.Filter.NoUDP, NoICMP: o.Filter.NoICMP,
 		Origin: origins(o), WakeFd: n.wakeFd, Clock: monotonic, Seed: secret(), Log: log,
-		Idle: func() { go debug.FreeOSMemory() },
+		Spin: spinFor(), Idle: func() { go debug.FreeOSMemory() },
 	}
 	if n.pcap != nil {
 		c.Capture = n.capture
@@ -223,6 +223,14 @@ func (n *network) snapshot() stats.Worker {
 	c := n.host.Counters()
 	s.SysWait, s.SysSend, s.SysRecv, s.SysSocket = c.Wait, c.Send, c.Recv, c.Socket
 	return s
+}
+
+// spinFor is how long a worker looks for events before it sleeps. With one processor nobody else could cause any meanwhile.
+func spinFor() int64 {
+	if runtime.NumCPU() < 2 {
+		return 0
+	}
+	return int64(40 * time.Microsecond)
 }
 
 // monotonic is the clock of the workers, in nanoseconds.

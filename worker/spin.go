@@ -1,0 +1,57 @@
+package worker
+
+// spinner decides when the worker looks for events for a while before it sleeps. To be woken costs tens of
+// microseconds, more than all the work on a small request, so a worker that waits for the other half of a conversation does
+// better to stay awake. In bulk it does not: there the processor is better left to whoever makes the data.
+type spinner struct {
+	moved uint64 // bytes moved up to the last wait
+	score int8   // of late spins: up when an event came, down when none did
+	skip  uint8  // waits to go without one
+}
+
+const (
+	// spinBytes is how much may have moved since the last wait for the worker to count as in conversation.
+	spinBytes = 16 << 10
+	// spinScore bounds the score, and so how many vain spins in a row it takes to stop.
+	spinScore = 8
+	// spinSkip is how many waits go by before spinning is tried again after that.
+	spinSkip = 32
+	// spinLooks bounds one spin in calls.
+	spinLooks = 256
+)
+
+// spinning reports whether to spin before this wait.
+func (w *Worker) spinning() bool {
+	s := &w.spinner
+	moved := w.Stats.RxBytes + w.Stats.TxBytes
+	small := moved-s.moved < spinBytes
+	s.moved = moved
+	if w.Spin == 0 || !small {
+		return false
+	}
+	if s.skip > 0 {
+		s.skip--
+		return false
+	}
+	return true
+}
+
+// spin looks for events for at most Spin nanoseconds and returns how many there are.
+func (w *Worker) spin() int {
+	s := &w.spinner
+	end := w.Clock() + w.Spin
+	for range spinLooks {
+		w.Stats.SysWait++
+		if n := w.Host.Wait(w.events[:], 0); n > 0 {
+			s.score = min(s.score+1, spinScore)
+			return n
+		}
+		if w.Clock() >= end {
+			break
+		}
+	}
+	if s.score--; s.score <= -spinScore {
+		s.score, s.skip = 0, spinSkip
+	}
+	return 0
+}
