@@ -130,7 +130,7 @@ func TestSignal(t *testing.T) {
 func TestStageKeepsAlive(t *testing.T) {
 	ns := create(t, Config{})
 	for _, sig := range []unix.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGTSTP, unix.SIGUSR1, unix.SIGUSR2} {
-		if err := unix.Kill(ns.stage.pid, sig); err != nil {
+		if err := unix.Kill(stagePID(ns), sig); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -154,8 +154,8 @@ func TestRestIsKilled(t *testing.T) {
 	ns := create(t, Config{})
 	out, _ := run(t, ns, os.Environ(), "sh", "-c", "readlink /proc/self/ns/pid; trap '' TERM HUP; setsid sleep 1000 >/dev/null 2>&1 & sleep 1000 >/dev/null 2>&1 & sleep 0.1")
 	pidNS := strings.TrimSpace(out)
-	if got := processesIn(t, pidNS); len(got) != 1 || got[0] != ns.stage.pid {
-		t.Errorf("processes %v are left, want only the stage %d", got, ns.stage.pid)
+	if got := processesIn(t, pidNS); len(got) != 1 || got[0] != stagePID(ns) {
+		t.Errorf("processes %v are left, want only the stage %d", got, stagePID(ns))
 	}
 	ns.Close()
 	if got := processesIn(t, pidNS); len(got) != 0 {
@@ -194,7 +194,7 @@ func TestStageKilled(t *testing.T) {
 	if err := ns.Start(Command{Argv: []string{"sleep", "1000"}, Env: os.Environ()}); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Kill(ns.stage.pid, unix.SIGKILL); err != nil {
+	if err := unix.Kill(stagePID(ns), unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	status, err := ns.Wait()

@@ -215,3 +215,10 @@ func hostNamespace(t *testing.T, commands ...string) {
 		}
 	}
 }
+
+// stagePID returns the process id of ns's stage, 0 when it has ended.
+func stagePID(ns *Namespace) int {
+	ns.stage.mu.Lock()
+	defer ns.stage.mu.Unlock()
+	return ns.stage.pid
+}

@@ -53,7 +53,7 @@ func (n *Namespace) Start(c Command) error {
 	defer closeFiles()
 	if c.Foreground {
 		n.terminal = openTerminal()
-		n.stage.onStopped(n.terminal.stopped)
+		n.stage.onStopped(suspend)
 	}
 	m, err := n.stage.ask(kindStart, stageCommand{Argv: c.Argv, Env: c.Env}, files[:]...)
 	if err == nil && m.kind == kindNotStarted {
@@ -145,7 +145,7 @@ type stageProcess struct {
 
 	mu      sync.Mutex // guards sending on conn, pid and stopped
 	pid     int        // 0 when it has been waited for
-	stopped func(tell func() error)
+	stopped func()
 }
 
 // startStage runs a stage by fork, which returns its pid, configures it, and waits until it is ready. remote is the stage's end of
@@ -251,9 +251,12 @@ func (s *stageProcess) receive() (reported bool) {
 			s.mu.Lock()
 			stopped := s.stopped
 			s.mu.Unlock()
-			if stopped != nil {
-				stopped(func() error { return s.tell(kindSignal, stageSignal{int(unix.SIGCONT)}) })
+			var stop stageStop
+			if stopped == nil || m.decode(&stop) != nil {
+				continue
 			}
+			stopped()
+			_ = s.tell(kindContinue, stop) // fails only when the stage is gone, which ends the loop
 		case kindExited:
 			s.err = m.decode(&s.status)
 			return true
@@ -320,9 +323,9 @@ func (s *stageProcess) ask(kind messageKind, v any, fds ...int) (message, error)
 	}
 }
 
-// onStopped sets what is called, on the receiving goroutine, when a signal has stopped the command. It gets a function that
-// continues the command.
-func (s *stageProcess) onStopped(f func(tell func() error)) {
+// onStopped sets what is called, on the receiving thread, when a signal has stopped the command. The command is continued after
+// it.
+func (s *stageProcess) onStopped(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stopped = f

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -148,9 +149,7 @@ func (s *stage) serve() error {
 			defer close(callerGone)
 			s.relaySignals(c)
 		}()
-		status, err := c.reap(func(sig syscall.Signal) error {
-			return s.conn.send(kindStopped, stageSignal{int(sig)})
-		})
+		status, err := c.reap(func(stop stageStop) error { return s.conn.send(kindStopped, stop) })
 		if err == nil {
 			err = killRest()
 		}
@@ -174,9 +173,13 @@ func (s *stage) relaySignals(c *command) {
 		}
 		closeAll(m.fds)
 		var sig stageSignal
-		if m.kind == kindSignal && m.decode(&sig) == nil {
+		var stop stageStop
+		switch {
+		case m.kind == kindSignal && m.decode(&sig) == nil:
 			// The command may have ended meanwhile, which the caller learns from its status.
 			_ = unix.PidfdSendSignal(c.pidfd, syscall.Signal(sig.Signal), nil, 0)
+		case m.kind == kindContinue && m.decode(&stop) == nil:
+			time.AfterFunc(continueDelay, func() { c.resume(stop) })
 		}
 	}
 }

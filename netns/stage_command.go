@@ -6,16 +6,22 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // command is the program that runs in the namespace, seen from the stage, its parent.
 type command struct {
-	pid   int
-	pidfd int // signals go through it: the pid may be another process's by then
+	pid     int
+	pidfd   int          // signals go through it: the pid may be another process's by then
+	changes atomic.Int64 // how often it has been stopped and continued
 }
+
+// continueDelay is the time a shell's own SIGCONT has to reach the command and be noticed.
+const continueDelay = 50 * time.Millisecond
 
 // defaultPath is where execvp(3) looks when there is no PATH.
 const defaultPath = "/bin:/usr/bin"
@@ -130,23 +136,33 @@ func executable(path string) error {
 }
 
 // reap waits for the command's end, and for that of every orphan that its descendants leave to the stage, which is their
-// init. stopped is called when a signal stops the command.
-func (c *command) reap(stopped func(syscall.Signal) error) (ExitStatus, error) {
+// init. stopped is called when a signal has stopped the command.
+func (c *command) reap(stopped func(stageStop) error) (ExitStatus, error) {
 	for {
 		var ws syscall.WaitStatus
-		pid, err := syscall.Wait4(-1, &ws, syscall.WUNTRACED, nil)
+		pid, err := syscall.Wait4(-1, &ws, syscall.WUNTRACED|syscall.WCONTINUED, nil)
 		switch {
 		case errors.Is(err, syscall.EINTR):
 		case err != nil:
 			return ExitStatus{}, os.NewSyscallError("wait4", err)
 		case pid != c.pid:
 		case ws.Stopped():
-			if err := stopped(ws.StopSignal()); err != nil {
+			if err := stopped(stageStop{c.changes.Add(1)}); err != nil {
 				return ExitStatus{}, err
 			}
+		case ws.Continued():
+			c.changes.Add(1)
 		case ws.Exited(), ws.Signaled():
 			return exitStatus(ws), nil
 		}
+	}
+}
+
+// resume continues the command if nothing has happened since the stop. Usually the SIGCONT that has woken the caller went to
+// the whole process group; another one now could undo the user's next Ctrl-Z.
+func (c *command) resume(stop stageStop) {
+	if c.changes.Load() == stop.Changes {
+		_ = unix.PidfdSendSignal(c.pidfd, unix.SIGCONT, nil, 0) // fails only when the command has ended
 	}
 }
 

@@ -33,11 +33,10 @@ func openTerminal() *terminal {
 	return t
 }
 
-// stopped stops the caller until somebody continues it, then continues the command, which has got a SIGCONT of its own
-// only if that was sent to the whole process group.
-func (t *terminal) stopped(resume func() error) {
-	_ = unix.Kill(os.Getpid(), unix.SIGSTOP) // cannot fail
-	_ = resume()                             // fails only when the command has ended, which Wait tells
+// suspend stops the calling process, and returns when somebody has continued it. The signal goes to the calling thread: with
+// kill(2) another thread may take it, and this one would run on for a while. The caller is locked to its thread.
+func suspend() {
+	_ = unix.Tgkill(os.Getpid(), unix.Gettid(), unix.SIGSTOP) // cannot fail
 }
 
 // takeBack makes the caller's process group the terminal's foreground group again if the command, a shell with job control, has put

@@ -202,7 +202,7 @@ func TestTerminalBackgroundRead(t *testing.T) {
 func TestTerminalShellInside(t *testing.T) {
 	c := newConsole(t, "bash", "--norc", "-i")
 	c.expect("outer> ")
-	c.typeLine(`PS1='inner> ' $VASTA bash --norc -i`)
+	c.typeLine(`PS1=in'ner> ' $VASTA bash --norc -i`)
 	c.expect("inner> ")
 	c.typeLine("sleep 100")
 	time.Sleep(200 * time.Millisecond) // the inner shell hands the terminal over
@@ -231,7 +231,7 @@ func TestTerminalShellInside(t *testing.T) {
 // TestTerminalTakenBack runs a shell inside from a script, which has no job control and so relies on getting the terminal
 // back: without it, read would stop the script for good.
 func TestTerminalTakenBack(t *testing.T) {
-	c := newConsole(t, "sh", "-c", `PS1='inner> ' $VASTA bash --norc -i; echo back=$?; read x; echo "got=$x"`)
+	c := newConsole(t, "sh", "-c", `PS1=in'ner> ' $VASTA bash --norc -i; echo back=$?; read x; echo "got=$x"`)
 	c.expect("inner> ")
 	c.typeLine("exit 3")
 	c.expect("back=3")

@@ -22,7 +22,8 @@ const (
 	kindStarted                           // from the stage
 	kindNotStarted                        // from the stage: stageFailure
 	kindSignal                            // to the stage: stageSignal for the command
-	kindStopped                           // from the stage: stageSignal that stopped the command
+	kindStopped                           // from the stage: stageStop, a signal has stopped the command
+	kindContinue                          // to the stage: the same stageStop, end it
 	kindExited                            // from the stage: ExitStatus; it ends
 )
 
@@ -69,6 +70,11 @@ type stageCommand struct {
 
 type stageSignal struct {
 	Signal int
+}
+
+// stageStop names one stop of the command: the number of times it had been stopped and continued by then.
+type stageStop struct {
+	Changes int64
 }
 
 // message is one message of the socketpair. Its descriptors belong to the receiver.
