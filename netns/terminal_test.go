@@ -188,9 +188,8 @@ func TestTerminalBackgroundRead(t *testing.T) {
 	c.expect("outer> ")
 	c.typeLine(`$VASTA sh -c 'read x; echo go""t $x' &`)
 	c.expect("outer> ")
-	time.Sleep(200 * time.Millisecond) // the shell tells of it at the next prompt
-	c.typeLine("")
-	c.expect("Stopped")
+	c.typeLine(`until jobs %%1 | grep -q Stopped; do sleep 0.05; done; echo read""ing`)
+	c.expect("reading")
 	c.typeLine("fg")
 	c.expect("$VASTA")
 	c.typeLine("tea")
