@@ -41,6 +41,20 @@ const (
 	icmpIdle = 60 * time.Second
 )
 
+// ownDescriptors is how many descriptors are kept from flows for everything else: the command's start, the log, the
+// counters, and the runtime's own.
+const ownDescriptors = 32
+
+// flowLimit is how many flows there may be. Each may need a descriptor; ports are forwarded ones.
+func flowLimit(ports int) int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return maxFlows // cannot fail; the kernel's limit holds all the same
+	}
+	own := uint64(ownDescriptors + ports)
+	return int(min(maxFlows, max(limit.Cur, own+1)-own))
+}
+
 // network is one running worker and what it needs.
 type network struct {
 	worker *worker.Worker
@@ -94,7 +108,7 @@ func (n *network) build(o *options.Options, p *plan, t *netns.TAP, log *slog.Log
 	}
 	c := worker.Config{
 		Queue: queue, Host: n.host, Gateway: gw, Map: &p.mapping, Hold: hold, Send: send, Stats: block,
-		MTU: t.MTU, MaxFlows: maxFlows, Budget: o.Limits.Budget, MaxWindow: maxWindow, MaxFlight: maxFlight,
+		MTU: t.MTU, MaxFlows: flowLimit(len(p.ports.tcp) + len(p.ports.udp)), Budget: o.Limits.Budget, MaxWindow: maxWindow, MaxFlight: maxFlight,
 		KeepIdle: int64(keepIdle), IdleLimit: int64(o.Limits.IdleTimeout), UDPIdle: int64(udpIdle), UDPFirst: int64(udpFirst), ICMPIdle: int64(icmpIdle),
 		NoTCP: o.Filter.NoTCP, NoUDP: o.Filter.NoUDP, NoICMP: o.Filter.NoICMP,
 		Origin: origins(o), WakeFd: n.wakeFd, Clock: monotonic, Seed: secret(), Log: log,

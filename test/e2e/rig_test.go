@@ -101,7 +101,6 @@ func startUnder(t *testing.T, l *lab.Lab, wrapper []string, options ...string) *
 	r.cmd = l.Host.Command(lab.Ordinary, append(args, options...)...)
 	r.counters = filepath.Join(r.cmd.Dir, "counters.json")
 	r.cmd.Args = append(r.cmd.Args, "--counters="+r.counters, "--", "cat")
-	r.cmd.Env = append(r.cmd.Env, "GOTRACEBACK=all")
 	r.cmd.Stderr = r.log
 	stdin, err := r.cmd.StdinPipe()
 	if err != nil {
@@ -225,7 +224,7 @@ func (r *rig) now() counters {
 // abort ends a vasta that hangs such that its last words say where.
 func (r *rig) abort() {
 	r.stopped = true
-	_ = r.cmd.Process.Signal(unix.SIGABRT) // it may be a zombie
+	_ = r.cmd.Process.Signal(unix.SIGABRT) // it may have ended
 	_ = r.cmd.Wait()                       // aborted
 }
 

@@ -1,0 +1,116 @@
+package e2e_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vasta-net/vasta/internal/lab"
+)
+
+func init() {
+	// hold ADDR accepts connections and keeps each until its peer has closed it.
+	guestPrograms["hold"] = func(args []string) error {
+		l, err := net.Listen("tcp", args[0])
+		if err != nil {
+			return err
+		}
+		fmt.Println(l.Addr().(*net.TCPAddr).Port)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return err
+			}
+			go func() {
+				_, _ = io.Copy(io.Discard, c) // its peer's affair
+				c.Close()
+			}()
+		}
+	}
+	// crowd N ADDR opens N connections, says so, and closes them when it is told to by a line.
+	guestPrograms["crowd"] = func(args []string) error {
+		n, err := strconv.Atoi(args[0])
+		if err != nil {
+			return err
+		}
+		open := make([]net.Conn, 0, n)
+		for range n {
+			c, err := net.DialTimeout("tcp", args[1], dialLimit)
+			if err != nil {
+				return fmt.Errorf("connection %d: %w", len(open), err)
+			}
+			open = append(open, c)
+		}
+		fmt.Println("open")
+		if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
+			return err
+		}
+		for _, c := range open {
+			if err := c.Close(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// startGuest starts one of the guest programs as root in a namespace, and returns the first line that it writes.
+func startGuest(t *testing.T, ns *lab.Namespace, args ...string) (cmd *lab.Cmd, stdin io.WriteCloser, line string) {
+	t.Helper()
+	cmd = ns.Command(lab.Root, append([]string{guestPath}, args...)...)
+	cmd.Env = append(cmd.Env, guestEnv+"=1")
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cmd, stdin, startAndRead(t, cmd)
+}
+
+// TestCrowd has 10,000 connections at once, each side in a process of its own, and nothing left of them.
+func TestCrowd(t *testing.T) {
+	const n = 10_000
+	r := start(t)
+	before := r.descriptors()
+	var leave []func()
+	for _, f := range families {
+		server, _, line := startGuest(t, r.Inet, "hold", at(f.far, 0))
+		defer func() {
+			server.Kill()
+			_ = server.Wait() // killed
+		}()
+		port, err := strconv.ParseUint(strings.TrimSpace(line), 10, 16)
+		if err != nil {
+			t.Fatal(err)
+		}
+		crowd, stdin, line := startGuest(t, r.Guest, "crowd", fmt.Sprint(n/len(families)), at(f.far, uint16(port)))
+		if line != "open\n" {
+			t.Fatalf("the crowd says %q", line)
+		}
+		leave = append(leave, func() {
+			if _, err := io.WriteString(stdin, "leave\n"); err != nil {
+				t.Error(err)
+			}
+			if err := crowd.Wait(); err != nil {
+				t.Errorf("the crowd: %v", err)
+			}
+		})
+	}
+	c := r.now()
+	if c.Levels.TCPFlows != n || c.Levels.Fragments != 0 || c.Levels.Pages > 1 {
+		t.Errorf("%+v, want %d idle flows without memory", c.Levels, n)
+	}
+	r.wantIdle("with 10,000 idle connections")
+	for _, f := range leave {
+		f()
+	}
+	r.settle(5 * time.Second)
+	if after := r.descriptors(); after != before {
+		t.Errorf("%d descriptors, %d before", after, before)
+	}
+}
