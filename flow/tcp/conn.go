@@ -3,7 +3,7 @@
 // A Conn makes no system call and knows no clock (DESIGN.md, decision 5). The worker feeds it segments, results of host
 // calls and expired timers, and asks it what to do next:
 //
-//	segment from the guest   Input, then Borrowed → host Send → Settle, once for each segment
+//	segments from the guest  Input, then Borrowed → host Send → Settle, once for a batch
 //	host socket writable     Held → host Send → Drained, until the socket is full or nothing is held
 //	host socket readable     WantRead → host Recv → HostPage or HostBytes; HostEOF at the end
 //	connect finished         Connected, or Refuse
@@ -75,6 +75,11 @@ type Env struct {
 	KeepIdle  int64 // nanoseconds without a segment before the guest is probed
 	IdleLimit int64 // nanoseconds without data, either way, before a connection is given up; 0 for never
 
+	// Lazy has Output leave out an ACK that carries no data, as long as the guest has a quarter of its window left or more. The
+	// worker sets it while there is reason to think that data to carry it, or more to acknowledge, comes soon; it calls Output
+	// without it before it sleeps.
+	Lazy bool
+
 	rings ringCache
 	out   Out
 	iov   [maxPieces][]byte
@@ -140,6 +145,7 @@ type Conn struct {
 	rtoAt        int64 // 0: not running
 	probeAt      int64
 	heard        int64  // when the guest was last heard
+	probedAt     int64  // when the last keepalive probe was sent
 	carried      int64  // when data was last carried, either way
 	retries      uint8  // retransmission timeouts since the last progress
 	persists     uint8  // probes of a closed window since it was open
@@ -274,7 +280,7 @@ func (c *Conn) end(env *Env, why Why) {
 	c.state, c.why = Closed, why
 	c.hold.clear(env)
 	c.ooo = nil
-	c.borrow, c.borrowLen = nil, 0
+	c.giveBack()
 	c.q.clear(env.Send)
 	c.setPromise(env, 0)
 }

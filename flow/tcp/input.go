@@ -8,8 +8,9 @@ const maxOOO = 32
 // interval is a range of stream offsets [from, to).
 type interval struct{ from, to int64 }
 
-// Input takes one segment from the guest. Afterwards the worker offers Borrowed to the host socket and calls
-// Settle, before the next Input of any connection.
+// Input takes one segment from the guest. Afterwards the worker offers Borrowed to the host socket and calls Settle, at the latest
+// before the link's next Receive. In between further segments may come, as long as they carry nothing but
+// data (Plain); their payload is added to what is borrowed.
 func (c *Conn) Input(env *Env, s *Segment) {
 	switch c.state {
 	case Closed:
@@ -246,7 +247,8 @@ func (c *Conn) payload(env *Env, s *Segment, off, end int64) {
 	if c.finAt != 0 { // nothing lies behind a FIN
 		end = min(end, c.finAt)
 	}
-	from, to := max(off, c.rcvNxt), min(end, c.edge)
+	next := c.rcvNxt + int64(c.borrowLen)
+	from, to := max(off, next), min(end, c.edge)
 	if to <= from {
 		if s.Len > 0 {
 			c.set(ackNow)
@@ -257,11 +259,12 @@ func (c *Conn) payload(env *Env, s *Segment, off, end int64) {
 		env.Stats.TCPDuplicate++
 	}
 	pieces := trim(s.Payload, int(from-off), int(to-from))
-	if from > c.rcvNxt {
+	if from > next {
 		c.outOfOrder(env, pieces, from, to)
 		return
 	}
-	c.borrow, c.borrowLen = pieces, int(to-from)
+	c.borrow = append(c.borrow, pieces...)
+	c.borrowLen += int(to - from)
 	c.carried = env.Now
 	if end > to {
 		c.set(ackNow)
@@ -348,8 +351,11 @@ func (c *Conn) touching(from, to int64) (lo, hi int) {
 	return lo, hi
 }
 
-// Borrowed is the payload of the last Input that the host socket may take directly from the link's memory:
-// in order, with nothing held before it. It is empty when there is none.
+// Plain reports whether the segment carries data and nothing that would end or disturb the stream.
+func (s *Segment) Plain() bool { return s.Len > 0 && s.Flags&^PSH == ACK }
+
+// Borrowed is the payload of the Inputs since the last Settle that the host socket may take directly from the link's
+// memory: in order, with nothing held before it. It is empty when there is none.
 func (c *Conn) Borrowed() [][]byte {
 	if c.HeldBytes() > 0 {
 		return nil
@@ -361,7 +367,7 @@ func (c *Conn) Borrowed() [][]byte {
 // connection's own fragments. Only now are the bytes accepted, that is, will they be acknowledged.
 func (c *Conn) Settle(env *Env, taken int) {
 	if c.state != Open {
-		c.borrow, c.borrowLen = nil, 0
+		c.giveBack()
 		return
 	}
 	if c.borrowLen > 0 {
@@ -382,7 +388,7 @@ func (c *Conn) Settle(env *Env, taken int) {
 				}
 			}
 		}
-		c.borrow, c.borrowLen = nil, 0
+		c.giveBack()
 		c.set(ackSoon)
 	}
 	if len(c.ooo) > 0 && c.ooo[0].from <= c.rcvNxt {
@@ -398,6 +404,12 @@ func (c *Conn) Settle(env *Env, taken int) {
 	}
 	c.release(env, c.hostNxt)
 	c.settlePromise(env)
+}
+
+// giveBack forgets what is borrowed.
+func (c *Conn) giveBack() {
+	clear(c.borrow)
+	c.borrow, c.borrowLen = c.borrow[:0], 0
 }
 
 // release gives back the hold memory of what the host has taken since it had taken everything below from.

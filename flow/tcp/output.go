@@ -218,7 +218,7 @@ func (c *Conn) sent(env *Env, off, end int64) {
 
 // ackDue reports whether an ACK without data is worth a segment now.
 func (c *Conn) ackDue(env *Env) bool {
-	if c.has(ackNow) || c.has(ackSoon) {
+	if c.has(ackNow) || c.has(ackSoon) && (!env.Lazy || c.rcvNxt-c.acked >= c.target/4) {
 		return true
 	}
 	if c.has(finRcvd) {
@@ -233,6 +233,9 @@ func (c *Conn) ackDue(env *Env) bool {
 	gain := ack + n<<c.rcvScale - c.edge
 	return gain > 0 && (gain >= 2*int64(c.mss) || gain >= c.target/2 || gain >= c.floor/2 && c.edge-c.rcvNxt < c.floor/2)
 }
+
+// AckPending reports whether an ACK is due that Output left out because Env.Lazy was set.
+func (c *Conn) AckPending() bool { return c.state == Open && c.has(ackSoon) }
 
 // wantedEdge is the right edge that the connection would like to advertise: target bytes beyond what the host socket has
 // taken, as far as the budget goes; but none beyond what was promised while more than half of that is held.

@@ -96,8 +96,13 @@ func (c *Conn) Deadline(env *Env) int64 {
 	return at
 }
 
+// keepaliveAt is when the guest is probed next, or given up. Each probe is waited for in full, even if the process was stopped
+// for long.
 func (c *Conn) keepaliveAt(env *Env) int64 {
-	return c.heard + env.KeepIdle + int64(c.probes)*probeInterval
+	if c.probes > 0 {
+		return c.probedAt + probeInterval
+	}
+	return c.heard + env.KeepIdle
 }
 
 // Timeout acts on every timer that has run out; Output has to follow.
@@ -118,7 +123,7 @@ func (c *Conn) Timeout(env *Env) {
 		return
 	}
 	if c.state == Open && env.Now >= c.keepaliveAt(env) {
-		c.probes++
+		c.probes, c.probedAt = c.probes+1, env.Now
 		if c.probes > maxProbes {
 			c.giveUp(env)
 			return
