@@ -203,17 +203,16 @@ func TestTerminalShellInside(t *testing.T) {
 	c.expect("outer> ")
 	c.typeLine(`PS1=in'ner> ' $VASTA bash --norc -i`)
 	c.expect("inner> ")
-	c.typeLine("sleep 100")
-	time.Sleep(200 * time.Millisecond) // the inner shell hands the terminal over
+	c.typeLine(`sh -c 'trap "echo contin""ued" CONT; echo u""p; while :; do sleep 0.05; done'`)
+	c.expect("up") // and so the inner shell has handed the terminal over
 	c.press(ctrlZ)
 	c.expect("Stopped")
 	c.expect("inner> ")
 	c.typeLine("jobs")
-	c.expect("sleep 100")
+	c.expect("Stopped")
 	c.expect("inner> ")
 	c.typeLine("fg")
-	c.expect("sleep 100")
-	time.Sleep(200 * time.Millisecond)
+	c.expect("continued") // and so it is in the foreground
 	c.press(ctrlC)
 	c.expect("inner> ")
 	c.typeLine("suspend -f")
