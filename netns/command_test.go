@@ -158,6 +158,7 @@ func TestRestIsKilled(t *testing.T) {
 		t.Errorf("processes %v are left, want only the stage %d", got, stagePID(ns))
 	}
 	ns.Close()
+	<-ns.Gone()
 	if got := processesIn(t, pidNS); len(got) != 0 {
 		t.Errorf("processes %v are left after Close", got)
 	}

@@ -119,12 +119,14 @@ func (n *Namespace) Signal(sig syscall.Signal) error {
 	return n.stage.tell(kindSignal, stageSignal{int(sig)})
 }
 
-// Close kills every process of a created namespace and waits for their end; it only stops watching an attached one. The
-// TAP's descriptors stay open.
+// Close kills every process of a created namespace and waits for their end, that of the stage alone excepted, when the
+// command and its like have ended before: it is the one that takes the interface down, for some 20 ms, provided that the
+// caller has closed the TAP's descriptors by then. Gone tells of its end. Of an attached namespace Close only stops the
+// watching. The TAP's descriptors stay open.
 func (n *Namespace) Close() error {
 	if n.stage != nil {
 		n.stage.kill()
-		<-n.stage.done
+		<-n.stage.ended
 		return nil
 	}
 	n.watch.close()

@@ -140,14 +140,14 @@ func TestTerminalInterrupt(t *testing.T) {
 func TestTerminalSuspend(t *testing.T) {
 	c := newConsole(t, "bash", "--norc", "-i")
 	c.expect("outer> ")
-	c.typeLine(`$VASTA sh -c 'echo rea""dy; read x; echo go""t $x; exit 5'`)
+	c.typeLine(`$VASTA sh -c 'trap "echo contin""ued" CONT; echo rea""dy; until read x; do :; done; echo go""t $x; exit 5'`)
 	c.expect("ready")
-	for range 2 {
+	for range 3 {
 		c.press(ctrlZ)
 		c.expect("Stopped")
 		c.expect("outer> ")
 		c.typeLine("fg")
-		c.expect("$VASTA")
+		c.expect("continued") // and so it is in the foreground
 	}
 	c.typeLine("tea")
 	c.expect("got tea")
