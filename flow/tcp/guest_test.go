@@ -212,7 +212,7 @@ func (s *subject) transmit(chunk int) (sent bool) {
 func (s *subject) finish() {
 	s.w.t.Helper()
 	g, h := &s.guest, &s.host
-	s.w.frames = -1
+	s.settle()
 	h.ready = h.total
 	s.grant(-1)
 	s.output()

@@ -110,6 +110,7 @@ type subject struct {
 	host  hostSocket
 	watch watch
 	wires []wire // sent to the guest and not yet taken from here
+	lent  [][]byte
 }
 
 // hostSocket is the far end that a connection is joined to. What it is sent has to be the guest's stream; what it says is fromHost.
@@ -176,20 +177,35 @@ func (s *subject) drain() {
 
 // input gives the connection one segment, in the steps of a worker, but for the Output.
 func (s *subject) input(seg *Segment) {
-	s.watch.arrives(s, seg)
+	s.borrow(seg)
+	s.settle()
+}
+
+// borrow gives the connection one segment, whose payload stays lent until settle.
+func (s *subject) borrow(seg *Segment) {
 	for _, b := range seg.Payload {
 		seg.Len += len(b)
 	}
-	lent := append([][]byte(nil), seg.Payload...)
+	if !seg.Plain() {
+		s.settle()
+	}
+	s.watch.arrives(s, seg)
+	s.lent = append(s.lent, seg.Payload...)
 	s.c.Input(&s.w.env, seg)
+	s.check()
+}
+
+// settle gives the host what is borrowed. The frames then go back to the link, which uses them again.
+func (s *subject) settle() {
 	taken := 0
 	if b := s.c.Borrowed(); len(b) > 0 && s.host.writable {
 		taken = s.send(b)
 	}
 	s.c.Settle(&s.w.env, taken)
-	for _, b := range lent { // the frame goes back to the link
-		clear(b)
+	for _, b := range s.lent {
+		clear(b[:cap(b)])
 	}
+	s.lent = s.lent[:0]
 	if s.c.HeldBytes() > 0 {
 		s.drain()
 	}

@@ -225,7 +225,7 @@ func (c *Conn) ackDue(env *Env) bool {
 		return false
 	}
 	ack, n := c.nextWindow(env)
-	if ack > c.acked {
+	if ack > c.acked && !c.has(ackSoon) {
 		return true // the slack had held it back
 	}
 	// A window update: when the guest may send two more segments, or half of all it could (RFC 9293, 3.8.6.2.2); when hardly

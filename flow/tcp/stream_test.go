@@ -207,7 +207,10 @@ func (r *schedule) linkToConn(i int, s *subject) {
 			cut := r.intn(len(b)+1, "cut")
 			seg.Payload = [][]byte{b[:cut:cut], b[cut:]}
 		}
-		s.input(&seg)
+		s.borrow(&seg)
+		if r.intn(3, "settle") > 0 {
+			s.settle()
+		}
 	}
 	if fate != 1 {
 		r.toConn[i] = append(q[:k:k], q[k+1:]...)
@@ -246,7 +249,9 @@ func (r *schedule) pick(n int) int {
 // world changes what all connections share: the clock, the link, and what is left of the budget.
 func (r *schedule) world(s *subject) {
 	w := r.w
-	switch r.intn(4, "change") {
+	switch r.intn(5, "change") {
+	case 4:
+		w.env.Lazy = !w.env.Lazy
 	case 0:
 		w.frames = r.intn(4, "frames") - 1
 	case 1:
@@ -267,8 +272,9 @@ func (r *schedule) world(s *subject) {
 
 // end brings every connection to its end: mostly in order, sometimes by a reset from either side.
 func (r *schedule) end() {
+	r.w.frames, r.w.env.Lazy = -1, false
 	for _, s := range r.w.conns {
-		s.w.frames = -1
+		s.c.retries = 0 // what the schedule has lost is forgiven
 		switch r.intn(6, "end") {
 		case 0:
 			s.reset()
