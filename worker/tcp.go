@@ -43,19 +43,50 @@ func (w *Worker) tcpInput() {
 	}
 }
 
-// tcpSegment gives w.seg to its flow and what it carries to the host socket.
+// tcpSegment gives w.seg to its flow. Payload that the host socket may take from the link's memory stays there until the
+// end of the batch, so that several frames go to the host with one system call.
 func (w *Worker) tcpSegment(f *flowSlot) {
 	c := &f.conn
+	if f.lent > 0 && (f.lent+len(w.seg.Payload) > maxLent || !w.seg.Plain()) {
+		w.settle(f)
+	}
 	c.Input(&w.env, &w.seg)
+	if f.lent == 0 {
+		w.lenders = append(w.lenders, f.index)
+	}
+	f.lent += max(1, len(w.seg.Payload))
+	w.makeDirty(f)
+}
+
+// maxLent bounds the pieces that a flow borrows from the link in one batch: what one system call takes.
+const maxLent = 64
+
+// settleAll gives what the flows have borrowed in this batch to the host sockets.
+func (w *Worker) settleAll() {
+	for _, i := range w.lenders {
+		if f := w.flows[i]; f.lent > 0 {
+			w.settle(f)
+		}
+	}
+	w.lenders = w.lenders[:0]
+}
+
+// settle gives what f has borrowed to its host socket; what that does not take, the flow copies.
+func (w *Worker) settle(f *flowSlot) {
+	f.lent = 0
+	c := &f.conn
 	taken := 0
 	if b := c.Borrowed(); len(b) > 0 && f.writable {
-		taken = w.hostSend(f, b, w.seg.Len)
+		want := 0
+		for _, p := range b {
+			want += len(p)
+		}
+		taken = w.hostSend(f, b, want)
 	}
 	c.Settle(&w.env, taken)
 	if c.HeldBytes() > 0 && f.writable {
 		w.drain(f)
 	}
-	w.makeDirty(f)
 }
 
 // hostSend offers the pieces to the host socket and returns how many bytes it took.
@@ -260,6 +291,10 @@ func (w *Worker) tcpOutput(f *flowSlot) bool {
 		}
 		return ok
 	}
+	if w.env.Lazy && c.AckPending() && !f.inLate {
+		f.inLate = true
+		w.late = append(w.late, f.index)
+	}
 	if at := c.Deadline(&w.env); at != 0 {
 		w.wheel.Set(f.index, at)
 	} else {
@@ -287,6 +322,24 @@ func (w *Worker) tcpClose(f *flowSlot) {
 	}
 	w.Stats.TCPClosed++
 	w.dropFlow(f)
+}
+
+// lateRounds is how many looks at the events an ACK that was put off may wait.
+const lateRounds = 4
+
+// flushLate sends the ACKs that were put off.
+func (w *Worker) flushLate() {
+	w.lateAge = 0
+	w.env.Lazy = false
+	for _, i := range w.late {
+		f := w.flows[i]
+		f.inLate = false
+		if f.kind == tcpFlow && f.conn.AckPending() && !w.tcpOutput(f) {
+			w.makeDirty(f)
+		}
+	}
+	w.late = w.late[:0]
+	w.env.Lazy = true
 }
 
 // refuseSyn answers the SYN in w.seg with a reset, at once.

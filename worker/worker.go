@@ -78,10 +78,13 @@ type Worker struct {
 	wheel *timer.Wheel
 	feat  link.Features
 
-	flows []*flowSlot // by flow number; nil or free ones are listed in free
-	free  []int32
-	ready []int32 // flows whose host socket may be read
-	dirty []int32 // flows that have something to say to the guest
+	flows   []*flowSlot // by flow number; nil or free ones are listed in free
+	free    []int32
+	ready   []int32 // flows whose host socket may be read
+	dirty   []int32 // flows that have something to say to the guest
+	late    []int32 // flows whose ACK was put off
+	lateAge int     // looks at the events since the first of them was
+	lenders []int32 // flows that borrow payload from the link's batch
 
 	events  [eventBatch]hostsock.Event
 	frames  [frameBatch]packet.Frame
@@ -112,7 +115,7 @@ type Worker struct {
 // Batch sizes. A frame batch is small because a frame is 64 KiB: it should still be in the cache when it is sent on.
 const (
 	eventBatch = 64
-	frameBatch = 4
+	frameBatch = 8
 	// linkRounds bounds the batches from the link in one iteration.
 	linkRounds = 4
 	// readRounds bounds the frames read from one host socket in one iteration.
@@ -139,6 +142,8 @@ type flowSlot struct {
 	readable bool
 	writable bool
 	ended    bool // the host peer has ended its stream
+	lent     int  // pieces that the flow borrows from the link's batch
+	inLate   bool
 	inReady  bool
 	inDirty  bool
 	answered bool
@@ -183,7 +188,7 @@ func New(c Config) (*Worker, error) {
 	w.wheel = timer.New(w.now)
 	w.env = tcp.Env{
 		Hold: c.Hold, Send: c.Send, Budget: &tcp.Budget{Limit: c.Budget}, Stats: c.Stats,
-		MaxWindow: c.MaxWindow, MaxFlight: c.MaxFlight, KeepIdle: c.KeepIdle, IdleLimit: c.IdleLimit, Now: w.now,
+		MaxWindow: c.MaxWindow, MaxFlight: c.MaxFlight, Lazy: true, KeepIdle: c.KeepIdle, IdleLimit: c.IdleLimit, Now: w.now,
 	}
 	c.Stats.Budget = uint64(c.Budget)
 	w.linkReadable = true
@@ -251,10 +256,16 @@ func (w *Worker) wait(limit int64) {
 		}
 	}
 	n := 0
+	if w.lateAge++; len(w.late) == 0 || w.lateAge > lateRounds {
+		w.flushLate()
+	}
 	if timeout != 0 && w.spinning() {
 		n = w.spin()
 	}
 	if n == 0 {
+		if timeout != 0 {
+			w.flushLate()
+		}
 		w.Stats.SysWait++
 		n = w.Host.Wait(w.events[:], timeout)
 	}
@@ -286,7 +297,7 @@ func (w *Worker) trim(events int) {
 	w.Hold.Trim()
 	w.Send.Trim()
 	if w.Stats.Flows == 0 && len(w.flows) > keepSlots {
-		w.flows, w.free, w.ready, w.dirty = nil, nil, nil, nil
+		w.flows, w.free, w.ready, w.dirty, w.late, w.lenders = nil, nil, nil, nil, nil, nil
 		w.wheel = timer.New(w.now)
 	}
 	if w.Idle != nil {
@@ -346,6 +357,7 @@ func (w *Worker) serveLink() {
 		for i := range w.frames[:n] {
 			w.frame(&w.frames[i])
 		}
+		w.settleAll()
 		w.flush()
 	}
 }
@@ -470,7 +482,7 @@ func (w *Worker) newFlow(kind flowKind, key flow.Key) *flowSlot {
 		}
 		w.flows = append(w.flows, f)
 	}
-	*f = flowSlot{kind: kind, gen: f.gen + 1, index: f.index, key: key, fd: -1, owner: -1, inDirty: f.inDirty, inReady: f.inReady}
+	*f = flowSlot{kind: kind, gen: f.gen + 1, index: f.index, key: key, fd: -1, owner: -1, inDirty: f.inDirty, inReady: f.inReady, inLate: f.inLate}
 	w.levels(kind, 1)
 	return f
 }
