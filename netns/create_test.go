@@ -259,9 +259,9 @@ func TestPingInside(t *testing.T) {
 
 // restricted runs true in a namespace made by a helper, after a shell script has taken something away from it in user
 // and mount namespaces that the script may change. It returns the helper's output and status.
-func restricted(t *testing.T, script string) (string, int) {
+func restricted(t *testing.T, cfg Config, script string) (string, int) {
 	t.Helper()
-	helper := helperCommand(t, Config{}, "sh", "-c", "ip -o link show tap0 && exit 9")
+	helper := helperCommand(t, cfg, "sh", "-c", "ip -o link show tap0 && exit 9")
 	// By a descriptor: the path may lead through folders that are root's, whom the user inside is not.
 	binary, err := os.Open(procSelfExe)
 	if err != nil {
@@ -280,15 +280,23 @@ func restricted(t *testing.T, script string) (string, int) {
 
 // TestMaskedProc creates the namespaces where a container engine has hidden a part of /proc.
 func TestMaskedProc(t *testing.T) {
-	out, code := restricted(t, "mount -t tmpfs none /proc/fs")
+	out, code := restricted(t, Config{}, "mount -t tmpfs none /proc/fs")
 	if code != 9 || !strings.HasPrefix(out, "warning: "+procWarning) || !strings.Contains(out, "tap0") {
 		t.Errorf("status %d, output %q: want 9, a warning about /proc, and the interface", code, out)
 	}
 }
 
+// TestNoResolvConf creates the namespaces where there is no file to cover.
+func TestNoResolvConf(t *testing.T) {
+	out, code := restricted(t, Config{ResolvConf: []byte("nameserver 192.0.2.1\n")}, "mount -t tmpfs none /etc")
+	if code != 9 || !strings.HasPrefix(out, "warning: covering /etc/resolv.conf: ") || !strings.Contains(out, "tap0") {
+		t.Errorf("status %d, output %q: want 9, a warning about the file, and the interface", code, out)
+	}
+}
+
 // TestNoNamespacesAllowed creates the namespaces where a sysctl forbids it: the limit counts per user namespace.
 func TestNoNamespacesAllowed(t *testing.T) {
-	out, code := restricted(t, "echo 0 >/proc/sys/user/max_user_namespaces")
+	out, code := restricted(t, Config{}, "echo 0 >/proc/sys/user/max_user_namespaces")
 	want := "error: creating the namespaces: no space left on device: user.max_user_namespaces is 0: run as root: sysctl user.max_user_namespaces=10000\n"
 	if out != want || code != 1 {
 		t.Errorf("status %d, output %q, want 1, %q", code, out, want)
@@ -297,7 +305,7 @@ func TestNoNamespacesAllowed(t *testing.T) {
 
 // TestNoTunDevice creates a namespace where a container engine gives no /dev/net/tun.
 func TestNoTunDevice(t *testing.T) {
-	out, code := restricted(t, "mount -t tmpfs none /dev/net")
+	out, code := restricted(t, Config{}, "mount -t tmpfs none /dev/net")
 	want := "error: setting up the namespace: opening /dev/net/tun: no such file or directory: run as root: modprobe tun; in a container, give it the device (--device /dev/net/tun)\n"
 	if out != want || code != 1 {
 		t.Errorf("status %d, output %q, want 1, %q", code, out, want)
