@@ -28,6 +28,9 @@ func main() {
 	if netns.StageMain() {
 		return
 	}
+	if status, ok := app.DemoInside(os.Stdout, os.Stderr); ok {
+		os.Exit(status)
+	}
 	os.Exit(run(os.Args, os.Stdout, os.Stderr))
 }
 
@@ -49,6 +52,8 @@ func run(argv []string, stdout, stderr io.Writer) int {
 		status, err = app.Run(&opts)
 	case options.Attach:
 		status, err = app.Attach(&opts)
+	case options.Demo:
+		status, err = app.Demo(&opts)
 	case options.Bench:
 		status = bench.Main(opts.Args, stdout, stderr)
 	case options.Doctor:

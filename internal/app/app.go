@@ -21,15 +21,24 @@ const (
 // Run gives a command, or the user's shell, a namespace with a network, and returns the command's exit status. The error, if
 // any, is one line that has not been printed.
 func Run(o *options.Options) (status int, err error) {
+	p, err := planFromHost(o)
+	if err != nil {
+		return exitFailure, err
+	}
+	argv := o.Args
+	if len(argv) == 0 {
+		argv = []string{shell()}
+	}
+	return run(o, p, argv, os.Environ())
+}
+
+// run is Run with the command and its environment.
+func run(o *options.Options, p *plan, argv, env []string) (status int, err error) {
 	log, closeLog, err := newLogger(&o.Log)
 	if err != nil {
 		return exitFailure, err
 	}
 	defer func() { err = errors.Join(err, closeLog()) }()
-	p, err := planFromHost(o)
-	if err != nil {
-		return exitFailure, err
-	}
 	ns, err := netns.Create(p.inside)
 	if err != nil {
 		return exitFailure, err
@@ -49,17 +58,8 @@ func Run(o *options.Options) (status int, err error) {
 	if err := ready(o); err != nil {
 		return exitFailure, err
 	}
-	return runCommand(o, n, ns, signals)
-}
-
-// runCommand runs the command inside and passes signals on to it until it ends.
-func runCommand(o *options.Options, n *network, ns *netns.Namespace, signals <-chan os.Signal) (int, error) {
-	argv := o.Args
-	if len(argv) == 0 {
-		argv = []string{shell()}
-	}
-	err := ns.Start(netns.Command{
-		Argv: argv, Env: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Foreground: true,
+	err = ns.Start(netns.Command{
+		Argv: argv, Env: env, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Foreground: true,
 	})
 	if err != nil {
 		if e, ok := errors.AsType[*netns.StartError](err); ok {
@@ -67,6 +67,11 @@ func runCommand(o *options.Options, n *network, ns *netns.Namespace, signals <-c
 		}
 		return exitFailure, err
 	}
+	return waitForCommand(o, n, ns, signals)
+}
+
+// waitForCommand passes signals on to the command until it ends.
+func waitForCommand(o *options.Options, n *network, ns *netns.Namespace, signals <-chan os.Signal) (int, error) {
 	ended := make(chan struct{})
 	var watching sync.WaitGroup
 	watching.Go(func() { n.watch(o, ns, signals, ended) })
