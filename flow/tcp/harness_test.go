@@ -367,6 +367,43 @@ func (s *subject) reset() {
 	s.output()
 }
 
+// in lets a segment of the guest arrive, bytes [off, off+n) of its stream, and the connection react.
+func (s *subject) in(flags uint8, off int64, n int) {
+	s.w.t.Helper()
+	seg := s.guest.segment(flags, off, n)
+	s.input(&seg)
+	s.output()
+}
+
+// says lets the host say n more bytes, as far as the connection wants to read them, and the connection react.
+func (s *subject) says(n int) {
+	s.w.t.Helper()
+	s.host.total += int64(n)
+	s.host.ready = s.host.total
+	for s.host.said < s.host.total && s.read(8192) {
+		s.output()
+	}
+}
+
+// hangsUp ends the host's stream.
+func (s *subject) hangsUp() {
+	s.w.t.Helper()
+	if !s.read(8192) {
+		s.w.t.Fatalf("the end of the host's stream was not read")
+	}
+	s.output()
+}
+
+// want checks one segment to the guest: its flags but for PSH, and the offsets of [off, end) and of the acknowledgement.
+func (s *subject) want(what string, m wire, flags uint8, off, end, ack int64) {
+	s.w.t.Helper()
+	cfg := s.c.config
+	if m.flags&^PSH != flags || m.seq != cfg.ISS+uint32(off) || m.seq+uint32(len(m.data)) != cfg.ISS+uint32(end) || m.ack != s.guest.iss+uint32(ack) {
+		s.w.t.Fatalf("%s: flags %#x at %d to %d acknowledging %d; want flags %#x at %d to %d acknowledging %d", what,
+			m.flags, int32(m.seq-cfg.ISS), int32(m.seq-cfg.ISS)+int32(len(m.data)), int32(m.ack-s.guest.iss), flags, off, end, ack)
+	}
+}
+
 // one returns the only segment that was sent since the last take.
 func (s *subject) one(what string) wire {
 	s.w.t.Helper()
@@ -388,6 +425,10 @@ func (s *subject) none(what string) {
 // roomyWorld is a world for a table test, closed with it.
 func roomyWorld(t *testing.T) *world {
 	w := newWorld(t, roomy)
-	t.Cleanup(w.close)
+	t.Cleanup(func() {
+		if !t.Failed() {
+			w.close()
+		}
+	})
 	return w
 }
