@@ -436,16 +436,18 @@ func (w *Worker) makeDirty(f *flowSlot) {
 
 // flush lets the flows that took part in the batch say what they have to say.
 func (w *Worker) flush() {
-	kept := w.dirty[:0]
-	for _, i := range w.dirty {
+	kept := 0
+	for k := 0; k < len(w.dirty); k++ { // a flow whose host socket fails meanwhile is appended once more
+		i := w.dirty[k]
 		f := w.flows[i]
 		f.inDirty = false
-		if f.kind == tcpFlow && (w.linkFull || !w.tcpOutput(f)) {
+		if f.kind == tcpFlow && (w.linkFull || !w.tcpOutput(f)) && !f.inDirty {
 			f.inDirty = true
-			kept = append(kept, i)
+			w.dirty[kept] = i
+			kept++
 		}
 	}
-	w.dirty = kept
+	w.dirty = w.dirty[:kept]
 }
 
 func (w *Worker) serveTimers() {
