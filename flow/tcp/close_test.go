@@ -97,7 +97,7 @@ func TestFailedWhileDraining(t *testing.T) {
 	s.c.Settle(&w.env, 0)
 	seg := s.guest.segment(ACK, 20001, 100)
 	s.input(&seg)
-	if len(s.c.Borrowed()) != 0 || s.c.WantRead(&w.env) != 0 || s.c.ShutdownDue() || s.c.Deadline(&w.env) != 0 {
+	if len(s.c.Borrowed()) != 0 || s.c.WantRead(&w.env, 1) != 0 || s.c.ShutdownDue() || s.c.Deadline(&w.env) != 0 {
 		t.Error("a closed connection wants something")
 	}
 	s.c.Timeout(&w.env)

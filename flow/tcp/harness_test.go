@@ -228,34 +228,40 @@ func (s *subject) output() bool {
 
 // read moves what the host says to the connection, at most one frame, and reports whether there was anything. A page is
 // used from paged bytes on.
-func (s *subject) read(paged int) bool {
+func (s *subject) read(paged int) bool { return s.readFrames(paged, 1) }
+
+// readFrames does so with several frames at once.
+func (s *subject) readFrames(paged, frames int) bool {
 	h, env := &s.host, &s.w.env
-	want := s.c.WantRead(env)
+	want := int(min(int64(s.c.WantRead(env, frames)), h.ready, h.total-h.said))
 	if want == 0 {
-		return false
-	}
-	n := int(min(int64(want), h.ready, h.total-h.said))
-	if n == 0 {
-		if h.said < h.total || h.ended {
+		if s.c.WantRead(env, frames) == 0 || h.said < h.total || h.ended {
 			return false
 		}
 		h.ended = true
 		s.c.HostEOF()
 		return true
 	}
-	if page, ok := env.Send.Get(); ok && n >= paged {
-		copy(env.Send.Bytes(page), fromHost.at(h.said, n))
-		s.c.HostPage(page, n)
-	} else {
-		if ok {
-			env.Send.Put(page)
+	before := h.said
+	for want > 0 {
+		n := min(want, s.c.FrameLen())
+		if page, ok := env.Send.Get(); ok && n >= paged {
+			copy(env.Send.Bytes(page), fromHost.at(h.said, n))
+			s.c.HostPage(page, n)
+		} else {
+			if ok {
+				env.Send.Put(page)
+			}
+			if n = s.c.HostBytes(env, fromHost.at(h.said, n)); n == 0 {
+				break // no memory
+			}
 		}
-		n = s.c.HostBytes(env, fromHost.at(h.said, n))
+		h.said += int64(n)
+		h.ready -= int64(n)
+		want -= n
+		s.check()
 	}
-	h.said += int64(n)
-	h.ready -= int64(n)
-	s.check()
-	return n > 0
+	return h.said > before
 }
 
 // wire is one segment that was sent to the guest.

@@ -6,15 +6,18 @@ import (
 	"github.com/vasta-net/vasta/pagepool"
 )
 
+// FrameLen is how many bytes the largest frame toward the guest carries: what HostPage should be given in one piece.
+func (c *Conn) FrameLen() int { return c.frameLen }
+
 // WantRead is how many bytes may be read from the host socket now: what the guest's window and the send queue's
-// cap leave, at most one frame. 0 means: do not read; Output of a later segment's state may change that.
-func (c *Conn) WantRead(env *Env) int {
+// cap leave, at most the given number of frames. 0 means: do not read; a later segment may change that.
+func (c *Conn) WantRead(env *Env, frames int) int {
 	if c.state != Open || c.has(hostEOF) {
 		return 0
 	}
 	room := min(c.guestEdge, c.una+env.MaxFlight) - c.q.tail
 	if room >= int64(c.frameLen) {
-		return c.frameLen
+		return int(min(room, int64(frames*c.frameLen)))
 	}
 	// Silly window avoidance: a small window is used only when nothing is in flight that will open it.
 	if room <= 0 || (room < int64(c.mss) && c.q.tail > c.una) {

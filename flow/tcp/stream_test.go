@@ -128,7 +128,7 @@ func (r *schedule) step() {
 		s.grant(int(r.size(1<<20, "room")))
 		s.host.ready += r.size(1<<20, "ready")
 	case 8:
-		s.read(rapid.SampledFrom([]int{1, 3000, 8192, 1 << 20}).Draw(r.t, "paged"))
+		s.readFrames(rapid.SampledFrom([]int{1, 3000, 8192, 1 << 20}).Draw(r.t, "paged"), 1+r.intn(3, "frames"))
 		s.output()
 	case 9:
 		r.world(s)

@@ -21,7 +21,7 @@ const (
 	maxRetries    = 15
 	maxSynRetries = 5
 	maxProbes     = 9
-	maxPersists   = 8 // doublings of the time between probes of a closed window
+	maxPersists   = 9 // doublings of the time between probes of a closed window: from minRTO to maxRTO
 )
 
 // clock is the timestamp clock: milliseconds (RFC 7323, 5.4).
