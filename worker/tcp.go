@@ -77,11 +77,7 @@ func (w *Worker) settle(f *flowSlot) {
 	c := &f.conn
 	taken := 0
 	if b := c.Borrowed(); len(b) > 0 && f.writable {
-		want := 0
-		for _, p := range b {
-			want += len(p)
-		}
-		taken = w.hostSend(f, b, want)
+		taken = w.hostSend(f, b)
 	}
 	c.Settle(&w.env, taken)
 	if c.HeldBytes() > 0 && f.writable {
@@ -89,8 +85,13 @@ func (w *Worker) settle(f *flowSlot) {
 	}
 }
 
-// hostSend offers the pieces to the host socket and returns how many bytes it took.
-func (w *Worker) hostSend(f *flowSlot, bufs [][]byte, want int) int {
+// hostSend offers the pieces, as many as one system call takes, to the host socket and returns how many bytes that took.
+func (w *Worker) hostSend(f *flowSlot, bufs [][]byte) int {
+	bufs = bufs[:min(len(bufs), maxLent)]
+	want := 0
+	for _, b := range bufs {
+		want += len(b)
+	}
 	n, err := w.Host.Send(f.fd, bufs)
 	switch err {
 	case 0:
@@ -121,13 +122,8 @@ func (w *Worker) hostFailed(f *flowSlot, err hostsock.Errno) {
 func (w *Worker) drain(f *flowSlot) {
 	c := &f.conn
 	for f.writable && c.HeldBytes() > 0 {
-		w.iov = c.Held(&w.env, w.iov[:0], cap(w.iov))
-		want := 0
-		for _, b := range w.iov {
-			want += len(b)
-		}
-		n := w.hostSend(f, w.iov, want)
-		c.Drained(&w.env, n)
+		w.iov = c.Held(&w.env, w.iov[:0], maxLent)
+		c.Drained(&w.env, w.hostSend(f, w.iov))
 	}
 }
 
