@@ -1,0 +1,362 @@
+package tcp
+
+import (
+	"testing"
+
+	"github.com/vasta-net/vasta/pagepool"
+	"github.com/vasta-net/vasta/stats"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+)
+
+// block is a SACK block in stream offsets.
+type block [2]int64
+
+func (s *subject) sackBlocks(m *wire) (b []block) {
+	for _, r := range header.ParseTCPOptions(m.options).SACKBlocks {
+		b = append(b, block{int64(uint32(r.Start) - s.guest.iss), int64(uint32(r.End) - s.guest.iss)})
+	}
+	return b
+}
+
+// Each segment behind a hole is acknowledged at once, with the holes of RFC 2018: the newest first, at most three
+// beside timestamps.
+func TestSackBlocks(t *testing.T) {
+	w := roomyWorld(t)
+	g := fullGuest
+	g.total = 1 << 20
+	s := w.open(largeConfig, g)
+	w.env.Lazy = true // these are never put off
+	for i, step := range []struct {
+		off  int64
+		n    int
+		want []block
+	}{
+		{1001, 100, []block{{1001, 1101}}},
+		{3001, 100, []block{{3001, 3101}, {1001, 1101}}},
+		{2001, 100, []block{{2001, 2101}, {1001, 1101}, {3001, 3101}}},
+		{4001, 100, []block{{4001, 4101}, {1001, 1101}, {2001, 2101}}},
+		{1101, 50, []block{{1001, 1151}, {2001, 2101}, {3001, 3101}}},  // adjoins
+		{2951, 300, []block{{2951, 3251}, {1001, 1151}, {2001, 2101}}}, // covers
+		{1951, 1100, []block{{1951, 3251}, {1001, 1151}, {4001, 4101}}},
+		{1, 1000, []block{{1951, 3251}, {4001, 4101}}}, // the first hole is filled: 1151 is next
+		{1151, 800, []block{{4001, 4101}}},
+		{3251, 750, nil},
+	} {
+		s.in(ACK, step.off, step.n)
+		m := s.one("out of order")
+		if got := s.sackBlocks(&m); !equal(got, step.want) {
+			t.Errorf("step %d: blocks %v, want %v", i, got, step.want)
+		}
+		s.guest.receive(t, &m)
+	}
+	if s.host.got != 4100 || s.guest.una != 4101 {
+		t.Errorf("the host got %d bytes, %d are acknowledged", s.host.got, s.guest.una-1)
+	}
+	if frags := w.env.Hold.FragsInUse(); frags != 0 {
+		t.Errorf("%d fragments are held after the holes are filled", frags)
+	}
+	s.finish()
+}
+
+func equal(a, b []block) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// Data toward the guest leaves no room for SACK blocks; an ACK with them goes with it.
+func TestSackBesideData(t *testing.T) {
+	w := roomyWorld(t)
+	g := fullGuest
+	g.total = 1 << 20
+	s := w.open(largeConfig, g)
+	s.says(10)
+	s.take()
+	seg := s.guest.segment(ACK, 2001, 100)
+	s.input(&seg)
+	s.says(100)
+	m := s.take()
+	if len(m) != 2 || len(m[0].data) != 100 || len(s.sackBlocks(&m[1])) != 1 {
+		t.Fatalf("sent %+v, want data and an ACK with a block", m)
+	}
+	s.finish()
+}
+
+// More holes than a connection remembers: what opens another one is dropped, what touches a known range is not.
+func TestHolesAreBounded(t *testing.T) {
+	w := roomyWorld(t)
+	g := fullGuest
+	g.total = 1 << 20
+	s := w.open(largeConfig, g)
+	for i := range int64(maxOOO) {
+		s.in(ACK, 101+200*i, 100)
+	}
+	s.in(ACK, 101+200*maxOOO, 100)
+	if n := w.stats.Drops[stats.TCPOutOfOrderFull]; n != 1 || len(s.c.ooo) != maxOOO {
+		t.Fatalf("%d drops, %d ranges", n, len(s.c.ooo))
+	}
+	s.in(ACK, 101+200*(maxOOO-1)+100, 100)
+	if n := w.stats.Drops[stats.TCPOutOfOrderFull]; n != 1 {
+		t.Errorf("what adjoins a range was dropped")
+	}
+	s.finish()
+}
+
+// A range that was held out of order and then arrives again in order is given to the host once, and its memory comes back, though
+// the ring of fragments grows meanwhile.
+func TestHeldRangeComesAgain(t *testing.T) {
+	for _, room := range []int{-1, 0, 1000, 9000, 20000, 39000} {
+		w := roomyWorld(t)
+		g := fullGuest
+		g.total = 1 << 20
+		s := w.open(largeConfig, g)
+		s.in(ACK, 5001, 3000)
+		s.in(ACK, 20001, 3000)
+		s.host.room = room
+		s.in(ACK, 1, 40000)
+		s.in(ACK, 50001, 10000)
+		if room < 0 && s.host.got != 40000 {
+			t.Errorf("the host got %d bytes of 40000", s.host.got)
+		}
+		s.grant(30000)
+		s.in(ACK, 40001, 10000)
+		s.grant(-1)
+		if s.host.got != 60000 {
+			t.Errorf("room %d: the host got %d bytes of 60000", room, s.host.got)
+		}
+		if frags := w.env.Hold.FragsInUse(); frags != 0 {
+			t.Errorf("room %d: %d fragments are held", room, frags)
+		}
+		s.finish()
+	}
+}
+
+// When the pool has nothing left, what is not stored is not acknowledged, and not taken for stored.
+func TestPoolExhausted(t *testing.T) {
+	for _, left := range []int{0, 1, 2} {
+		w := roomyWorld(t)
+		g := fullGuest
+		g.total = 100000
+		s := w.open(largeConfig, g)
+		s.host.room = 0
+		s.in(ACK, 16001, 100)
+		var taken []pagepool.Frag
+		for {
+			f, ok := w.env.Hold.GetFrag()
+			if !ok {
+				break
+			}
+			taken = append(taken, f)
+		}
+		put := func(n int) {
+			for range n {
+				w.env.Hold.PutFrag(taken[len(taken)-1])
+				taken = taken[:len(taken)-1]
+			}
+		}
+		put(left)
+		free := func() { put(len(taken)) }
+		// These would join what is held at 16001, but do not reach it; the second one reaches the end of what there is.
+		s.c.Input(&w.env, segmentOf(s, 4097, 11904))
+		s.c.Settle(&w.env, 0)
+		s.c.Input(&w.env, segmentOf(s, 1, 4000))
+		s.c.Settle(&w.env, 0)
+		if n := w.stats.Drops[stats.NoBuffers]; n == 0 {
+			t.Errorf("%d fragments left: nothing is counted", left)
+		}
+		if held := s.c.HeldBytes(); held > int64(left)*4096 {
+			t.Errorf("%d fragments left: %d bytes held", left, held)
+		}
+		free()
+		s.output()
+		s.finish()
+	}
+}
+
+// segmentOf is a segment of the guest with its length filled in, for Input itself.
+func segmentOf(s *subject, off int64, n int) *Segment {
+	seg := s.guest.segment(ACK, off, n)
+	seg.Len = n
+	s.watch.arrives(s, &seg)
+	return &seg
+}
+
+// The third duplicate ACK has the first segment sent again, once; each partial acknowledgement the next one (RFC 6582).
+func TestFastRetransmit(t *testing.T) {
+	w := roomyWorld(t)
+	cfg := largeConfig
+	cfg.MSS, cfg.MaxGSO = 1012, 0
+	s := w.open(cfg, fullGuest)
+	s.says(10000)
+	if n := len(s.take()); n != 10 {
+		t.Fatalf("%d segments", n)
+	}
+	ack := func(off int64) {
+		seg := s.guest.ack()
+		seg.Ack = cfg.ISS + uint32(off)
+		seg.Window -= uint16((off - 1) >> 7) // the right edge stays
+		s.input(&seg)
+		s.output()
+	}
+	for range 2 {
+		ack(1)
+		s.none("one or two duplicates")
+	}
+	ack(1)
+	s.want("fast retransmit", s.one("the third duplicate"), ACK, 1, 1001, 1)
+	for range 5 {
+		ack(1)
+		s.none("more duplicates")
+	}
+	ack(4001)
+	s.want("the next hole", s.one("a partial acknowledgement"), ACK, 4001, 5001, 1)
+	ack(10001)
+	s.none("all is acknowledged")
+	if n := w.stats.TCPRetransmits; n != 2 {
+		t.Errorf("%d retransmissions", n)
+	}
+	s.guest.rcvNxt, s.guest.used, s.guest.seen = 10001, 10000, make([]bool, 10000)
+	for i := range s.guest.seen {
+		s.guest.seen[i] = true
+	}
+	s.finish()
+}
+
+// An acknowledgement that changes the window, carries data, or meets nothing in flight is no duplicate.
+func TestNoDuplicateAcks(t *testing.T) {
+	w := roomyWorld(t)
+	g := fullGuest
+	g.total = 100000
+	s := w.open(largeConfig, g)
+	for range 5 {
+		s.in(ACK, 1, 0)
+	}
+	s.says(1000)
+	s.take()
+	for i := range 5 {
+		s.in(ACK, s.c.rcvNxt, 100)
+		seg := s.guest.ack()
+		seg.Window -= uint16(i + 1)
+		s.input(&seg)
+	}
+	s.output()
+	for _, m := range s.take() {
+		if len(m.data) > 0 {
+			t.Errorf("retransmitted: %+v", m)
+		}
+	}
+	s.finish()
+}
+
+// A fast retransmission that the guest's acknowledgement overtakes is not sent, and does not disturb the timing.
+func TestFastRetransmitOvertaken(t *testing.T) {
+	w := roomyWorld(t)
+	s := w.open(largeConfig, fullGuest)
+	s.says(1000)
+	for range 3 {
+		seg := s.guest.ack()
+		s.input(&seg)
+	}
+	s.deliver()
+	s.answer()
+	s.none("all is acknowledged")
+	if s.c.rttAt != 0 || s.c.rtoAt != 0 {
+		t.Errorf("timed since %d, retransmission at %d, with nothing in flight", s.c.rttAt, s.c.rtoAt)
+	}
+	s.finish()
+}
+
+// Acknowledgements of what was never sent, or long ago, are answered and otherwise ignored (RFC 5961, 5.2).
+func TestUnacceptableAck(t *testing.T) {
+	w := roomyWorld(t)
+	g := fullGuest
+	g.total = 1000
+	s := w.open(largeConfig, g)
+	s.says(1000)
+	s.take()
+	for _, off := range []int64{1002, 1 << 30, -(8 << 20)} {
+		seg := s.guest.segment(ACK, 1, 100)
+		seg.Ack = largeConfig.ISS + uint32(off)
+		s.input(&seg)
+		s.output()
+		s.want("answer", s.one("acknowledges what it cannot"), ACK, 1001, 1001, 1)
+		if s.c.una != 1 || s.host.got != 0 {
+			t.Errorf("%d: acknowledged up to %d, the host got %d bytes", off, s.c.una, s.host.got)
+		}
+	}
+	s.in(PSH, 1, 100) // no ACK
+	s.none("a segment without ACK")
+	if s.host.got != 0 {
+		t.Errorf("the host got %d bytes of a segment without ACK", s.host.got)
+	}
+	s.finish()
+}
+
+// PAWS (RFC 7323, 5): what is older than the newest in order is dropped and answered, unless the guest was silent for so long
+// that its clock may have gone half round.
+func TestOldTimestamps(t *testing.T) {
+	w := roomyWorld(t)
+	g := fullGuest
+	g.total = 10000
+	g.clock = 0xfffffff0 // wraps
+	s := w.open(largeConfig, g)
+	for range 40 {
+		s.in(ACK, s.guest.nxt, 10)
+		s.guest.nxt += 10
+	}
+	s.take()
+	old := s.guest.segment(ACK, s.guest.nxt, 10)
+	old.TSVal -= 2
+	s.input(&old)
+	s.output()
+	m := s.one("an old timestamp")
+	s.want("answer", m, ACK, 1, 1, s.guest.nxt)
+	if o := header.ParseTCPOptions(m.options); o.TSEcr != s.guest.clock-1 {
+		t.Errorf("timestamp %d is echoed, want %d", o.TSEcr, s.guest.clock-1)
+	}
+	if n := w.stats.Drops[stats.TCPPAWS]; n != 1 || s.host.got != 400 {
+		t.Errorf("%d drops, the host got %d bytes", n, s.host.got)
+	}
+	bare := s.guest.segment(ACK, s.guest.nxt, 10)
+	bare.HasTimes = false // as some middle boxes leave them
+	s.input(&bare)
+	if s.host.got != 410 {
+		t.Errorf("a segment without timestamp was dropped")
+	}
+	w.env.Now += pawsLife
+	s.guest.clock += 1<<31 + 100
+	s.in(ACK, 411, 10)
+	if s.host.got != 420 {
+		t.Errorf("a guest's clock that went half round is taken for old")
+	}
+	s.finish()
+}
+
+// The timestamp that is echoed is that of the segment that moved the acknowledgement, not of one behind a hole.
+func TestTimestampEcho(t *testing.T) {
+	w := roomyWorld(t)
+	g := fullGuest
+	g.total = 10000
+	s := w.open(largeConfig, g)
+	echo := func() uint32 { return header.ParseTCPOptions(s.one("ACK").options).TSEcr }
+	s.in(ACK, 1, 100)
+	first := s.guest.clock
+	if got := echo(); got != first {
+		t.Errorf("echo %d, want %d", got, first)
+	}
+	s.in(ACK, 201, 100)
+	if got := echo(); got != first {
+		t.Errorf("echo %d behind a hole, want %d", got, first)
+	}
+	s.in(ACK, 101, 100)
+	if got := echo(); got != s.guest.clock {
+		t.Errorf("echo %d, want %d", got, s.guest.clock)
+	}
+	s.finish()
+}
