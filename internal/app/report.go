@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"runtime"
 
 	"github.com/vasta-net/vasta/internal/options"
 	"github.com/vasta-net/vasta/stats"
@@ -36,11 +37,10 @@ func (n *network) writeCounters(o *options.Options) {
 }
 
 func writeCounters(o *options.Options, s *stats.Worker) error {
-	b, err := json.Marshal(s)
+	b, err := describe(s)
 	if err != nil {
 		return fmt.Errorf("counters: %w", err)
 	}
-	b = append(b, '\n')
 	if o.Counters.File == "" {
 		_, err = os.Stderr.Write(b)
 	} else {
@@ -50,6 +50,28 @@ func writeCounters(o *options.Options, s *stats.Worker) error {
 		return fmt.Errorf("option --counters: cannot write the counters: %w", err)
 	}
 	return nil
+}
+
+// describe gives the counters as one line of JSON, with what the process as a whole uses.
+func describe(s *stats.Worker) ([]byte, error) {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(b, &all); err != nil {
+		return nil, err
+	}
+	var memory runtime.MemStats
+	runtime.ReadMemStats(&memory)
+	all["process"], err = json.Marshal(map[string]uint64{
+		"goroutines": uint64(runtime.NumGoroutine()), "heap_bytes": memory.HeapAlloc, "garbage_collections": uint64(memory.NumGC),
+	})
+	if err != nil {
+		return nil, err
+	}
+	b, err = json.Marshal(all)
+	return append(b, '\n'), err
 }
 
 // newLogger makes the logger that the options ask for. The returned function closes its file.

@@ -204,20 +204,8 @@ func TestHostileFrames(t *testing.T) {
 		})
 	}
 
-	seeds := [][]byte{c.tcp4(nil), c.tcp6(), c.udp4(), c.arp(), c.solicit(255), c.ipv6(0, 6, 0, 0, 0, 0, 0, 0, 0)}
-	rng := rand.New(rand.NewPCG(1, 2))
-	for range 10_000 {
-		damaged := append([]byte(nil), seeds[rng.IntN(len(seeds))]...)
-		for range 1 + rng.IntN(4) {
-			// Not the source's MAC address, which the guest would lose its own connections by.
-			damaged[12+rng.IntN(len(damaged)-12)] = byte(rng.Uint32())
-		}
-		if rng.IntN(4) == 0 {
-			damaged = damaged[:ip4At+rng.IntN(len(damaged)-ip4At)]
-		}
-		if err := raw.send(damaged); err != nil {
-			t.Fatal(err)
-		}
+	if err := flood(c, raw, 10_000); err != nil {
+		t.Fatal(err)
 	}
 	for range 2 {
 		if err := <-transfers; err != nil {
@@ -230,4 +218,24 @@ func TestHostileFrames(t *testing.T) {
 		}
 	})
 	r.stop()
+}
+
+// flood sends so many frames with random damage.
+func flood(c craft, raw *rawLink, frames int) error {
+	seeds := [][]byte{c.tcp4(nil), c.tcp6(), c.udp4(), c.arp(), c.solicit(255), c.ipv6(0, 6, 0, 0, 0, 0, 0, 0, 0)}
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range frames {
+		damaged := append([]byte(nil), seeds[rng.IntN(len(seeds))]...)
+		for range 1 + rng.IntN(4) {
+			// Not the source's MAC address, which the guest would lose its own connections by.
+			damaged[12+rng.IntN(len(damaged)-12)] = byte(rng.Uint32())
+		}
+		if rng.IntN(4) == 0 {
+			damaged = damaged[:ip4At+rng.IntN(len(damaged)-ip4At)]
+		}
+		if err := raw.send(damaged); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -240,19 +240,42 @@ func (r *rig) readCounters() (c counters) {
 	return c
 }
 
-// settle waits until nothing is left of the flows of the test, and fails with what is left otherwise. One page is
-// not a flow's: the one that host data is read into.
+// readPages is how many pages may be in use without a flow: those that host data is read into.
+const readPages = 4
+
+// settle waits until nothing is left of the flows of the test, and fails with what is left otherwise.
 func (r *rig) settle(limit time.Duration) counters {
 	r.t.Helper()
 	for deadline := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
 		c := r.now()
 		l := c.Levels
-		if l.TCPFlows == 0 && l.PromisedBytes == 0 && l.HeldBytes == 0 && l.Fragments == 0 && l.Pages <= 1 {
+		if l.TCPFlows == 0 && l.PromisedBytes == 0 && l.HeldBytes == 0 && l.Fragments == 0 && l.Pages <= readPages {
 			return c
 		}
 		if time.Now().After(deadline) {
 			r.t.Fatalf("%v after the load there are left: %+v", limit, l)
 		}
+	}
+}
+
+// usage is what a program leaks when it leaks.
+type usage struct {
+	descriptors int
+	goroutines  uint64
+}
+
+// usage tells what vasta uses without a flow.
+func (r *rig) usage() usage {
+	r.t.Helper()
+	c := r.settle(5 * time.Second)
+	return usage{r.descriptors(), c.Process.Goroutines}
+}
+
+// wantUsage checks that vasta uses no more than before.
+func (r *rig) wantUsage(before usage) {
+	r.t.Helper()
+	if now := r.usage(); now.descriptors > before.descriptors || now.goroutines > before.goroutines {
+		r.t.Errorf("in use: %+v, before: %+v", now, before)
 	}
 }
 
@@ -297,6 +320,7 @@ type counters struct {
 		HeldBytes                                              uint64 `json:"held_bytes"`
 	}
 	UDP, ICMP struct{ Opened, Closed uint64 }
+	Process   struct{ Goroutines uint64 }
 	Levels    struct {
 		Flows         uint64
 		TCPFlows      uint64 `json:"tcp_flows"`

@@ -88,6 +88,7 @@ func TestCounters(t *testing.T) {
 		"drops":        "host_refused",
 		"icmp":         "closed errors_sent opened",
 		"levels":       "budget_bytes flows fragments_in_use held_bytes icmp_flows pages_in_use promised_bytes tcp_flows udp_flows",
+		"process":      "garbage_collections goroutines heap_bytes",
 		"system_calls": "link_read link_write recv send socket wait",
 		"tcp":          "accepted closed duplicate held_bytes opened out_of_order reset retransmits timeouts",
 		"udp":          "closed opened",

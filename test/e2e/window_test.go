@@ -5,11 +5,9 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"testing"
 	"time"
 
-	"github.com/vasta-net/vasta/internal/lab"
 	"golang.org/x/sys/unix"
 )
 
@@ -149,17 +147,17 @@ func TestShortConnections(t *testing.T) {
 	const each = 5_000 // of 28,000 ports of an address pair
 	r := start(t)
 	for _, f := range families {
-		if err := exchange(r.Guest, f.far, serve(t, r.Inet, f.far, echoOne)); err != nil { // opens what vasta opens once
+		port := serve(t, r.Inet, f.far, echoOne)
+		if err := exchange(func() (net.Conn, error) { return dial(r.Guest, f.far, port) }); err != nil { // opens what vasta opens once
 			t.Fatal(err)
 		}
 	}
-	r.settle(time.Second)
-	before := r.descriptors()
+	before := r.usage()
 	for _, f := range families {
 		port := serve(t, r.Inet, f.far, echoOne)
 		parallel(t, 4, func(int) error {
 			for i := range each / 4 {
-				if err := exchange(r.Guest, f.far, port); err != nil {
+				if err := exchange(func() (net.Conn, error) { return dial(r.Guest, f.far, port) }); err != nil {
 					return fmt.Errorf("connection %d: %w", i, err)
 				}
 			}
@@ -170,9 +168,7 @@ func TestShortConnections(t *testing.T) {
 	if c.TCP.Opened < 2*each || c.TCP.Opened != c.TCP.Closed {
 		t.Errorf("%d opened and %d closed, want at least %d", c.TCP.Opened, c.TCP.Closed, 2*each)
 	}
-	if after := r.descriptors(); after != before {
-		t.Errorf("%d descriptors, %d before", after, before)
-	}
+	r.wantUsage(before)
 }
 
 // echoOne answers one byte and ends.
@@ -186,12 +182,15 @@ func echoOne(c *net.TCPConn) error {
 }
 
 // exchange has a connection of one byte each way.
-func exchange(ns *lab.Namespace, a netip.Addr, port uint16) error {
-	c, err := dial(ns, a, port)
+func exchange(dial func() (net.Conn, error)) error {
+	c, err := dial()
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(dialLimit)); err != nil {
+		return err
+	}
 	if _, err := c.Write([]byte{'x'}); err != nil {
 		return err
 	}
