@@ -270,6 +270,10 @@ func TestHandshakeRetransmission(t *testing.T) {
 func TestGuestRefuses(t *testing.T) {
 	w := roomyWorld(t)
 	s := w.accept(largeConfig, fullGuest)
+	s.input(&Segment{Flags: RST | ACK, Ack: largeConfig.ISS + 1, Scale: -1}) // of a SYN that was not sent yet
+	if s.c.State() != SynSent {
+		t.Fatalf("state %d before the SYN", s.c.State())
+	}
 	s.output()
 	s.take()
 	ignored := []Segment{

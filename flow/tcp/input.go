@@ -40,6 +40,10 @@ func (c *Conn) inputConnecting(env *Env, s *Segment) {
 
 // inputSynSent waits for the guest's SYN/ACK, and reports whether the segment opened the connection.
 func (c *Conn) inputSynSent(env *Env, s *Segment) bool {
+	if c.max == 0 { // our SYN is still to be sent
+		env.Stats.Drop(stats.TCPBadAck)
+		return false
+	}
 	if s.Flags&ACK != 0 && s.Ack != c.config.ISS+1 {
 		// The guest has an older connection with these ends: our reset makes it give that up (RFC 9293, 3.5.1).
 		env.Stats.Drop(stats.TCPBadAck)

@@ -281,6 +281,7 @@ func (r *schedule) end() {
 		case 1:
 			seg := s.guest.segment(RST, max(s.watch.acked, 1), 0)
 			if s.c.State() == SynSent {
+				s.output() // the SYN, if it was not sent yet
 				seg.Flags |= ACK
 				seg.Ack = s.c.config.ISS + 1
 			}
