@@ -38,9 +38,9 @@ func TestNoAllocations(t *testing.T) {
 			n, err := s.Send(c, pieces)
 			check("Send", n == 1100 && err == 0)
 			check("Wait", s.Wait(events, second) == 1)
-			n, err = s.Recv(srv, buf)
+			n, err = s.Recv(srv, [][]byte{buf})
 			check("Recv", n == 1100 && err == 0)
-			_, err = s.Recv(srv, buf)
+			_, err = s.Recv(srv, [][]byte{buf})
 			check("Recv of nothing", err == unix.EAGAIN)
 		}},
 		{"poll", func() { check("Wait", s.Wait(events, 0) == 0) }},

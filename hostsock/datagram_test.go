@@ -207,7 +207,7 @@ func TestPing(t *testing.T) {
 		}
 		ready(t, s, fd, isIn)
 		buf := make([]byte, 64)
-		n, err := s.Recv(fd, buf)
+		n, err := s.Recv(fd, [][]byte{buf})
 		must(t, err, "Recv")
 		wantType := byte(0)
 		if to.Is6() {

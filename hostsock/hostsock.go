@@ -52,8 +52,9 @@ type Host interface {
 	// Send writes the pieces in order, as one system call for up to 64 of them, and returns how many bytes were taken. The
 	// pieces stay the caller's and are not kept.
 	Send(fd int, bufs [][]byte) (n int, err Errno)
-	// Recv reads into buf. 0 bytes without an error is the end of the stream.
-	Recv(fd int, buf []byte) (n int, err Errno)
+	// Recv reads into the pieces in order, as one system call. 0 bytes without an error is the end of the stream. The pieces
+	// stay the caller's; there is at least one, and none is empty.
+	Recv(fd int, bufs [][]byte) (n int, err Errno)
 	// ShutdownWrite sends the end of the stream to the peer.
 	ShutdownWrite(fd int) Errno
 	// Abort closes fd so that a TCP peer sees a reset (SO_LINGER with zero time).

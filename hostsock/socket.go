@@ -11,13 +11,19 @@ func (s *System) Send(fd int, bufs [][]byte) (int, Errno) {
 	return s.sendmsg(fd, bufs, 0)
 }
 
-// Recv implements Host. An empty buf is refused with EINVAL: its answer would look like the end of the stream.
-func (s *System) Recv(fd int, buf []byte) (int, Errno) {
-	if len(buf) == 0 {
+// Recv implements Host. No room at all is refused with EINVAL: the answer would look like the end of the stream.
+func (s *System) Recv(fd int, bufs [][]byte) (int, Errno) {
+	if len(bufs) == 0 || len(bufs[0]) == 0 {
 		return 0, unix.EINVAL
 	}
 	s.counters.Recv++
-	return recv(fd, buf)
+	if len(bufs) == 1 {
+		return recv(fd, bufs[0])
+	}
+	n := fillIovec(s.iov[:], bufs)
+	got, err := recvmsg(fd, &s.msg, s.iov[:n])
+	clear(s.iov[:n])
+	return got, err
 }
 
 // ShutdownWrite implements Host.

@@ -72,6 +72,18 @@ func recv(fd int, buf []byte) (int, Errno) {
 	return int(n), 0
 }
 
+// recvmsg reads from a stream socket into what iov describes. msg is scratch memory.
+func recvmsg(fd int, msg *unix.Msghdr, iov []unix.Iovec) (int, Errno) {
+	msg.Name, msg.Namelen = nil, 0
+	msg.Iov = unsafe.SliceData(iov)
+	msg.SetIovlen(len(iov))
+	n, _, err := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(msg)), unix.MSG_DONTWAIT)
+	if err != 0 {
+		return 0, err
+	}
+	return int(n), 0
+}
+
 // recvfrom takes one datagram and returns its real length, also when buf is shorter (MSG_TRUNC: on a stream
 // socket that flag would throw data away).
 func recvfrom(fd int, buf []byte, from *sockaddr) (int, Errno) {

@@ -20,15 +20,15 @@ func TestConnectSendRecvClose(t *testing.T) {
 			}
 			ready(t, s, srv, isIn)
 			buf := make([]byte, 16)
-			if n, err = s.Recv(srv, buf); err != 0 || string(buf[:n]) != "hello" {
+			if n, err = s.Recv(srv, [][]byte{buf}); err != 0 || string(buf[:n]) != "hello" {
 				t.Fatalf("Recv = %q, %v", buf[:n], err)
 			}
-			if _, err = s.Recv(srv, buf); err != unix.EAGAIN {
+			if _, err = s.Recv(srv, [][]byte{buf}); err != unix.EAGAIN {
 				t.Fatalf("Recv with nothing to read: %v", err)
 			}
 			s.Close(c)
 			ready(t, s, srv, isIn)
-			if n, err = s.Recv(srv, buf); n != 0 || err != 0 {
+			if n, err = s.Recv(srv, [][]byte{buf}); n != 0 || err != 0 {
 				t.Fatalf("Recv at the end = %d, %v", n, err)
 			}
 			s.Close(srv)
@@ -76,7 +76,7 @@ func TestShortWriteThenEAGAINThenOut(t *testing.T) {
 		t.Fatal("nothing was taken")
 	}
 	for got := 0; got < sent; {
-		n, err := s.Recv(srv, chunk)
+		n, err := s.Recv(srv, [][]byte{chunk})
 		if err == unix.EAGAIN {
 			ready(t, s, srv, isIn)
 			continue
@@ -257,14 +257,14 @@ func TestHalfClose(t *testing.T) {
 		t.Errorf("event %+v: one direction is closed", e)
 	}
 	buf := make([]byte, 8)
-	if n, err := s.Recv(srv, buf); n != 0 || err != 0 {
+	if n, err := s.Recv(srv, [][]byte{buf}); n != 0 || err != 0 {
 		t.Fatalf("Recv = %d, %v; want the end", n, err)
 	}
 	if n, err := s.Send(srv, [][]byte{[]byte("answer")}); n != 6 || err != 0 {
 		t.Fatalf("Send into the open direction = %d, %v", n, err)
 	}
 	ready(t, s, c, isIn)
-	if n, err := s.Recv(c, buf); err != 0 || string(buf[:n]) != "answer" {
+	if n, err := s.Recv(c, [][]byte{buf}); err != 0 || string(buf[:n]) != "answer" {
 		t.Fatalf("Recv = %q, %v", buf[:n], err)
 	}
 	if _, err := s.Send(c, [][]byte{[]byte("x")}); err != unix.EPIPE {
@@ -288,7 +288,7 @@ func TestUrgentDataStaysInLine(t *testing.T) {
 	var got []byte
 	buf := make([]byte, 8)
 	for len(got) < 3 {
-		n, err := s.Recv(srv, buf)
+		n, err := s.Recv(srv, [][]byte{buf})
 		if err == unix.EAGAIN {
 			ready(t, s, srv, isIn)
 			continue

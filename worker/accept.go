@@ -4,30 +4,70 @@ import (
 	"net/netip"
 
 	"github.com/vasta-net/vasta/flow"
+	"github.com/vasta-net/vasta/hostsock"
 	"github.com/vasta-net/vasta/packet"
 	"github.com/vasta-net/vasta/stats"
 	"golang.org/x/sys/unix"
 )
 
-// tcpAccept takes connections from a forwarded TCP port until there are none.
-func (w *Worker) tcpAccept(index int32) {
-	l := &w.listeners[index]
-	for {
+// acceptRounds bounds the connections taken from one forwarded port in one iteration.
+const acceptRounds = 32
+
+// makeWaiting notes that something may wait at a forwarded port.
+func (w *Worker) makeWaiting(index int32) {
+	if int(index) < len(w.listeners) && !w.listeners[index].waiting {
+		w.listeners[index].waiting = true
+		w.waiting = append(w.waiting, index)
+	}
+}
+
+// serveListeners takes what waits at the forwarded ports, a batch from each in turn.
+func (w *Worker) serveListeners() {
+	if w.acceptAt > w.now {
+		return
+	}
+	w.acceptAt = 0
+	n := len(w.waiting)
+	for k := 0; k < n && w.acceptAt == 0 && !w.linkFull && !w.noMemory; k++ {
+		i := w.waiting[0]
+		w.waiting = append(w.waiting[:0], w.waiting[1:]...)
+		l := &w.listeners[i]
+		l.waiting = false
+		again := false
+		if l.udp {
+			again = w.udpAccept(i)
+		} else {
+			again = w.tcpAccept(l)
+		}
+		if again {
+			w.makeWaiting(i)
+		}
+	}
+}
+
+// tcpAccept takes connections from a forwarded TCP port, and reports whether there may be more.
+func (w *Worker) tcpAccept(l *listener) (again bool) {
+	for range acceptRounds {
 		fd, peer, _, err := w.Host.Accept(l.fd)
 		switch err {
 		case 0:
 			w.tcpAccepted(l, fd, peer)
 		case unix.EAGAIN:
-			return
+			return false
 		case unix.ECONNABORTED, unix.EINTR, unix.EPROTO:
 			w.Stats.Drop(stats.HostError)
 		default:
-			// The edge is used up, and there is no use in trying again at once.
-			w.Stats.Drop(openReason(err))
-			w.acceptLater = true
-			return
+			w.listenerFailed(err)
+			return true
 		}
 	}
+	return true
+}
+
+// listenerFailed leaves the forwarded ports alone for a while: there is no use in trying again at once.
+func (w *Worker) listenerFailed(err hostsock.Errno) {
+	w.Stats.Drop(openReason(err))
+	w.acceptAt = w.now + retryAccept
 }
 
 // tcpAccepted starts the flow of an accepted host peer: the guest gets a SYN.

@@ -84,10 +84,7 @@ func (w *Worker) Close() error {
 		w.Host.Close(l.fd)
 	}
 	w.listeners = nil
-	if w.hasPage {
-		w.Send.Put(w.scratch)
-		w.hasPage = false
-	}
+	w.keepPages(0)
 	err := w.Queue.Close()
 	for _, p := range []interface{ Close() error }{w.Hold, w.Send} {
 		if e := p.Close(); err == nil {

@@ -33,7 +33,7 @@ func (w *Worker) icmpInput() {
 	w.touch(f)
 	w.iov = w.pkt.Frame.Append(w.iov[:0], w.pkt.L4, w.pkt.L4Len)
 	if _, err := w.Host.Send(f.fd, w.iov); err != 0 {
-		w.udpSendFailed(f, err)
+		w.udpSendFailed(err)
 	}
 }
 
@@ -74,20 +74,24 @@ func (w *Worker) icmpOpen(key flow.Key) *flowSlot {
 
 // icmpRead moves echo replies from the host socket to the guest, and reports whether there may be more.
 func (w *Worker) icmpRead(f *flowSlot) (again bool) {
-	if !w.readPage() {
+	if !w.readPages(1) {
 		return true
 	}
-	buf := w.Send.Bytes(w.scratch)
+	buf := w.Send.Bytes(w.pages[0])
 	for range udpRounds {
-		n, err := w.Host.Recv(f.fd, buf)
+		w.tx.one[0] = buf
+		n, err := w.Host.Recv(f.fd, w.tx.one[:])
 		if err == unix.EAGAIN {
 			f.readable = false
 			return false
 		}
 		if err != 0 {
-			w.udpHostError(f, err)
+			if !w.udpHostError(f, err) {
+				return false
+			}
 			continue
 		}
+		f.failures = 0
 		msg := buf[:min(n, len(buf))]
 		if !icmp.EchoReply(f.head.isIPv6, msg) {
 			continue
@@ -125,7 +129,9 @@ func (w *Worker) sendICMP(h *header, msg []byte) {
 
 // quoteError answers the packet in w.pkt with an ICMP error.
 func (w *Worker) quoteError(err hostsock.Errno) {
-	w.icmpError(w.pkt.Dst, w.pkt.Src, err, w.pkt.L3())
+	quoted := w.pkt.L3()
+	n := w.pkt.L4 + w.pkt.L4Len - packet.EtherLen // what follows is padding of the frame
+	w.icmpError(w.pkt.Dst, w.pkt.Src, err, quoted[:min(n, len(quoted))])
 }
 
 // unreachable tells the guest that a flow's destination cannot be reached. The packet it quotes is made from what

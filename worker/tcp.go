@@ -205,7 +205,7 @@ func (w *Worker) connectFailed(f *flowSlot, err hostsock.Errno) {
 }
 
 // tcpEvent acts on an event of a flow's host socket.
-func (w *Worker) tcpEvent(f *flowSlot) {
+func (w *Worker) tcpEvent(f *flowSlot, failed bool) {
 	c := &f.conn
 	if c.State() == tcp.Connecting {
 		if !f.writable {
@@ -219,6 +219,12 @@ func (w *Worker) tcpEvent(f *flowSlot) {
 		w.makeDirty(f)
 		return
 	}
+	if failed && f.eof { // nobody reads any more, and so learns of it
+		if err := w.Host.ConnectResult(f.fd); err != 0 {
+			w.hostFailed(f, err)
+			return
+		}
+	}
 	if f.writable && c.HeldBytes() > 0 {
 		w.drain(f)
 		w.makeDirty(f)
@@ -226,47 +232,61 @@ func (w *Worker) tcpEvent(f *flowSlot) {
 	w.makeReady(f)
 }
 
-// tcpRead moves data from the host socket toward the guest, and reports whether there is more to do soon.
+// tcpRead moves data from the host socket toward the guest, and reports whether there is more to do soon. A flow that filled what
+// it was given the last time gets several frames with one system call.
 func (w *Worker) tcpRead(f *flowSlot) (again bool) {
 	c := &f.conn
-	for range readRounds {
-		want := c.WantRead(&w.env)
-		if want == 0 || !f.readable {
-			break
-		}
-		if !w.readPage() {
-			return true
-		}
-		buf := w.Send.Bytes(w.scratch)[:want]
-		n, err := w.Host.Recv(f.fd, buf)
-		switch {
-		case err == unix.EAGAIN:
-			f.readable = false
-		case err != 0:
-			w.hostFailed(f, err)
-		case n == 0:
-			f.readable = false
-			c.HostEOF()
-		default:
-			if n < want && !f.ended {
-				f.readable = false
-			}
-			if n > smallRead || w.Send.Free() == 0 {
-				c.HostPage(w.scratch, n)
-				w.hasPage = false
-			} else {
-				c.HostBytes(&w.env, buf[:n])
-			}
-		}
-		if !w.tcpOutput(f) {
-			w.makeDirty(f)
-			return f.readable
-		}
-		if f.kind != tcpFlow {
-			return false
-		}
+	frames := 1
+	if f.bulk {
+		frames = readFrames
 	}
-	return f.readable && c.WantRead(&w.env) > 0
+	want := c.WantRead(&w.env, frames)
+	if want == 0 {
+		return false
+	}
+	if !w.readPages((want + c.FrameLen() - 1) / c.FrameLen()) {
+		return true
+	}
+	want = min(want, len(w.pages)*c.FrameLen())
+	w.iov = w.iov[:0]
+	for left := want; left > 0; left -= c.FrameLen() {
+		w.iov = append(w.iov, w.Send.Bytes(w.pages[len(w.iov)])[:min(left, c.FrameLen())])
+	}
+	n, err := w.Host.Recv(f.fd, w.iov)
+	switch {
+	case err == unix.EAGAIN:
+		f.readable, f.bulk = false, false
+	case err != 0:
+		w.hostFailed(f, err)
+	case n == 0:
+		f.readable, f.eof = false, true
+		c.HostEOF()
+	default:
+		f.bulk = n >= c.FrameLen()
+		if n < want && !f.ended {
+			f.readable = false
+		}
+		w.queueRead(c, n)
+	}
+	w.keepPages(1)
+	if !w.tcpOutput(f) {
+		w.makeDirty(f)
+	}
+	return f.kind == tcpFlow && f.readable && c.WantRead(&w.env, 1) > 0
+}
+
+// queueRead gives the n bytes that were read into the first pages to the flow: pages as they are, little as a copy.
+func (w *Worker) queueRead(c *tcp.Conn, n int) {
+	if n <= smallRead && n <= c.FrameLen() && w.Send.Free() > 0 {
+		c.HostBytes(&w.env, w.Send.Bytes(w.pages[0])[:n])
+		return
+	}
+	used := 0
+	for ; n > 0; n -= c.FrameLen() {
+		c.HostPage(w.pages[used], min(n, c.FrameLen()))
+		used++
+	}
+	w.pages = w.pages[:copy(w.pages, w.pages[used:])]
 }
 
 // tcpOutput lets a flow send what is due and follows up on what that changed. It reports false when the link is full.
@@ -296,7 +316,7 @@ func (w *Worker) tcpOutput(f *flowSlot) bool {
 	} else {
 		w.wheel.Stop(f.index)
 	}
-	if f.readable && c.WantRead(&w.env) > 0 {
+	if f.readable && c.WantRead(&w.env, 1) > 0 {
 		w.makeReady(f)
 	}
 	return ok

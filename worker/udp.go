@@ -16,11 +16,22 @@ import (
 // udpRounds bounds the datagrams read from one socket in one iteration.
 const udpRounds = 32
 
+// maxSegments is how many datagrams one GSO frame stands for at most (UDP_MAX_SEGMENTS, include/linux/udp.h).
+const maxSegments = 128
+
 // udpInput takes the UDP datagram, or the GSO frame of several, in w.pkt.
 func (w *Worker) udpInput() {
 	if w.NoUDP {
 		w.Stats.Drop(stats.Disabled)
 		return
+	}
+	size := w.pkt.PayloadLen()
+	if h := &w.pkt.Frame.Hdr; h.GSOType == packet.GSOUDPL4 {
+		if size > maxSegments*int(h.GSOSize) {
+			w.Stats.Drop(stats.BadVnetHeader)
+			return
+		}
+		size = int(h.GSOSize)
 	}
 	key := flow.NewKey(packet.ProtoUDP, netip.AddrPortFrom(w.pkt.Src, w.pkt.SrcPort), netip.AddrPortFrom(w.pkt.Dst, w.pkt.DstPort))
 	var f *flowSlot
@@ -29,20 +40,26 @@ func (w *Worker) udpInput() {
 	} else if f = w.udpOpen(key); f == nil {
 		return
 	}
-	w.touch(f)
 	fd := f.fd
 	if f.owner >= 0 {
-		fd = w.listeners[f.owner].fd
+		fd, f.answered = w.listeners[f.owner].fd, true
 	}
+	w.touch(f)
+	w.udpToHost(fd, f.peer, size)
+}
+
+// udpToHost sends the payload in w.pkt as datagrams of size bytes, the last one of what is left.
+func (w *Worker) udpToHost(fd int, peer netip.AddrPort, size int) {
 	n := w.pkt.PayloadLen()
-	size := n
-	if w.pkt.Frame.Hdr.GSOType == packet.GSOUDPL4 {
-		size = int(w.pkt.Frame.Hdr.GSOSize)
-	}
 	for off := 0; ; off += size {
 		w.iov = w.pkt.Frame.Append(w.iov[:0], w.pkt.L4+packet.UDPLen+off, min(size, n-off))
-		if err := w.Host.SendTo(fd, w.iov, f.peer); err != 0 {
-			w.udpSendFailed(f, err)
+		err := w.Host.SendTo(fd, w.iov, peer)
+		if err == unix.ECONNREFUSED { // for an earlier datagram; this one was not sent
+			w.udpSendFailed(err)
+			err = w.Host.SendTo(fd, w.iov, peer)
+		}
+		if err != 0 {
+			w.udpSendFailed(err)
 			return
 		}
 		if off+size >= n {
@@ -52,13 +69,13 @@ func (w *Worker) udpInput() {
 }
 
 // udpSendFailed counts a datagram that the host did not take, and tells the guest where there is a reason for it.
-func (w *Worker) udpSendFailed(f *flowSlot, err hostsock.Errno) {
+func (w *Worker) udpSendFailed(err hostsock.Errno) {
 	switch err {
 	case unix.EAGAIN, unix.ENOBUFS:
 		w.Stats.Drop(stats.SocketFull)
 	case unix.EMSGSIZE:
 		w.Stats.Drop(stats.TooLong)
-	case unix.ECONNREFUSED: // for an earlier datagram; this one was not sent
+	case unix.ECONNREFUSED:
 		w.Stats.Drop(stats.HostRefused)
 		w.quoteError(err)
 	default:
@@ -172,26 +189,37 @@ func (w *Worker) closeDatagram(f *flowSlot) {
 	w.dropFlow(f)
 }
 
-// readPage makes sure that there is a page to read host data into.
-func (w *Worker) readPage() bool {
-	if w.hasPage {
-		return true
+// readPages makes sure that there is a page to read host data into, and gets up to n if they are to be had.
+func (w *Worker) readPages(n int) bool {
+	for len(w.pages) < n {
+		page, ok := w.Send.Get()
+		if !ok {
+			break
+		}
+		w.pages = append(w.pages, page)
 	}
-	page, ok := w.Send.Get()
-	if !ok {
+	if len(w.pages) == 0 {
 		w.Stats.Drop(stats.NoBuffers)
-		return false
+		w.noMemory = true
 	}
-	w.scratch, w.hasPage = page, true
-	return true
+	return len(w.pages) > 0
+}
+
+// keepPages gives the pages to read into back, but for n.
+func (w *Worker) keepPages(n int) {
+	for len(w.pages) > n {
+		last := len(w.pages) - 1
+		w.Send.Put(w.pages[last])
+		w.pages = w.pages[:last]
+	}
 }
 
 // udpRead moves datagrams from a flow's host socket to the guest, and reports whether there may be more.
 func (w *Worker) udpRead(f *flowSlot) (again bool) {
-	if !w.readPage() {
+	if !w.readPages(1) {
 		return true
 	}
-	buf := w.Send.Bytes(w.scratch)
+	buf := w.Send.Bytes(w.pages[0])
 	for range udpRounds {
 		n, _, err := w.Host.RecvFrom(f.fd, buf)
 		if err == unix.EAGAIN {
@@ -199,9 +227,12 @@ func (w *Worker) udpRead(f *flowSlot) (again bool) {
 			return false
 		}
 		if err != 0 {
-			w.udpHostError(f, err)
+			if !w.udpHostError(f, err) {
+				return false
+			}
 			continue
 		}
+		f.failures = 0
 		if !f.answered {
 			f.answered = true
 		}
@@ -236,20 +267,30 @@ func (w *Worker) udpToGuest(f *flowSlot, buf []byte, n int) bool {
 	return true
 }
 
-// udpHostError passes an ICMP error that reached a flow's host socket on to the guest.
-func (w *Worker) udpHostError(f *flowSlot, err hostsock.Errno) {
-	w.Stats.Drop(openReason(err))
-	if openReason(err) == stats.HostError {
-		return
+// maxFailures is how often in succession reading a datagram flow's host socket may fail.
+const maxFailures = 32
+
+// udpHostError passes an ICMP error that reached a flow's host socket on to the guest. It ends a flow whose socket does
+// nothing but fail, and reports whether the flow goes on.
+func (w *Worker) udpHostError(f *flowSlot, err hostsock.Errno) (open bool) {
+	reason := openReason(err)
+	w.Stats.Drop(reason)
+	if f.failures++; f.failures == maxFailures {
+		w.closeDatagram(f)
+		return false
 	}
-	w.unreachable(f, err)
+	if reason == stats.HostRefused || reason == stats.HostUnreachable {
+		w.unreachable(f, err)
+	}
+	return true
 }
 
 // listener is one forwarded port.
 type listener struct {
-	fd   int
-	udp  bool
-	port forward.Port
+	fd      int
+	udp     bool
+	waiting bool // is in Worker.waiting
+	port    forward.Port
 }
 
 // Forward opens a forwarded port. It is called before Run, or through Do.
@@ -273,38 +314,32 @@ func (w *Worker) Forward(p forward.Port, udp bool) hostsock.Errno {
 	return 0
 }
 
-// serveListener takes what waits at a forwarded port.
-func (w *Worker) serveListener(index int32) {
-	if int(index) >= len(w.listeners) {
-		return
+// udpAccept takes datagrams from a forwarded UDP port, and reports whether there may be more.
+func (w *Worker) udpAccept(index int32) (again bool) {
+	if !w.readPages(1) {
+		return true
 	}
-	if w.listeners[index].udp {
-		w.udpAccept(index)
-	} else {
-		w.tcpAccept(index)
-	}
-}
-
-// udpAccept takes datagrams from a forwarded UDP port until there are none.
-func (w *Worker) udpAccept(index int32) {
+	buf := w.Send.Bytes(w.pages[0])
 	l := w.listeners[index]
-	for w.readPage() {
-		buf := w.Send.Bytes(w.scratch)
+	for range udpRounds {
 		n, peer, err := w.Host.RecvFrom(l.fd, buf)
 		if err == unix.EAGAIN {
-			return
+			return false
 		}
 		if err != 0 {
-			w.Stats.Drop(openReason(err))
-			continue
+			w.listenerFailed(err)
+			return true
 		}
 		f := w.udpPeer(index, &l, peer)
 		if f == nil {
 			continue
 		}
 		w.touch(f)
-		w.udpToGuest(f, buf, n)
+		if !w.udpToGuest(f, buf, n) {
+			return true
+		}
 	}
+	return true
 }
 
 // udpPeer finds or starts the flow of a host peer at a forwarded UDP port.

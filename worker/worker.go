@@ -8,7 +8,7 @@
 package worker
 
 import (
-	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -86,26 +86,28 @@ type Worker struct {
 	lateAge int     // looks at the events since the first of them was
 	lenders []int32 // flows that borrow payload from the link's batch
 
-	events  [eventBatch]hostsock.Event
-	frames  [frameBatch]packet.Frame
-	pkt     packet.Packet
-	seg     tcp.Segment
-	iov     [][]byte
-	scratch pagepool.Page // the page that host data is read into
-	hasPage bool
-	tx      txState
+	events [eventBatch]hostsock.Event
+	frames [frameBatch]packet.Frame
+	pkt    packet.Packet
+	seg    tcp.Segment
+	iov    [][]byte
+	pages  []pagepool.Page // that host data is read into
+	tx     txState
+	emit   func(frame []byte) // emitWhole; made once, because a method value is an allocation
 
 	idleSince int64 // when the last event came; 0 once the memory of the load before was given back
 
 	linkReadable bool // frames may wait
 	linkFull     bool // the link refused a frame
+	noMemory     bool // there was no page to read into
 	gone         error
 	sinceWait    int
 	spinner      spinner
 
 	listeners   []listener
-	acceptLater bool // a forwarded port could not accept for want of descriptors or memory
-	pingRefused bool // and said so
+	waiting     []int32 // forwarded ports at which something may wait
+	acceptAt    int64   // when they are looked at again after descriptors or memory ran out; 0 for at once
+	pingRefused bool    // and said so
 
 	mu       sync.Mutex
 	commands []func()
@@ -118,15 +120,15 @@ const (
 	frameBatch = 8
 	// linkRounds bounds the batches from the link in one iteration.
 	linkRounds = 4
-	// readRounds bounds the frames read from one host socket in one iteration.
-	readRounds = 4
+	// readFrames bounds the frames read from one host socket at once.
+	readFrames = 4
 	// spins bounds the iterations without a look at the events while there is other work.
 	spins = 4
 	// keepSlots is how many flow slots stay when there are no flows.
 	keepSlots = 256
 	// trimAfter is how long nothing may happen before the memory of the load before goes back to the system.
 	trimAfter = int64(1e9)
-	// retryFull is how long the worker leaves a full link alone, in nanoseconds.
+	// retryFull is how long the worker leaves a full link, or a full pool, alone, in nanoseconds.
 	retryFull = int64(1e6)
 	// retryAccept is how long connections wait that could not be accepted for want of descriptors or memory.
 	retryAccept = int64(100e6)
@@ -142,11 +144,14 @@ type flowSlot struct {
 	readable bool
 	writable bool
 	ended    bool // the host peer has ended its stream
+	eof      bool // and all of it was read
 	lent     int  // pieces that the flow borrows from the link's batch
+	bulk     bool // the last read filled a whole frame
 	inLate   bool
 	inReady  bool
 	inDirty  bool
 	answered bool
+	failures uint8 // UDP, ICMP: how often in succession reading has failed
 
 	conn  tcp.Conn
 	head  header
@@ -186,6 +191,7 @@ func New(c Config) (*Worker, error) {
 		iov:    make([][]byte, 0, 64),
 	}
 	w.wheel = timer.New(w.now)
+	w.emit = w.emitWhole
 	w.env = tcp.Env{
 		Hold: c.Hold, Send: c.Send, Budget: &tcp.Budget{Limit: c.Budget}, Stats: c.Stats,
 		MaxWindow: c.MaxWindow, MaxFlight: c.MaxFlight, Lazy: true, KeepIdle: c.KeepIdle, IdleLimit: c.IdleLimit, Now: w.now,
@@ -193,11 +199,11 @@ func New(c Config) (*Worker, error) {
 	c.Stats.Budget = uint64(c.Budget)
 	w.linkReadable = true
 	if err := w.Host.Watch(c.Queue.Fd(), token(tokenLink, 0, 0)); err != 0 {
-		return nil, errors.Join(errors.New("worker: cannot watch the link"), err)
+		return nil, fmt.Errorf("worker: cannot watch the link: %w", err)
 	}
 	if c.WakeFd >= 0 {
 		if err := w.Host.Watch(c.WakeFd, token(tokenWake, 0, 0)); err != 0 {
-			return nil, errors.Join(errors.New("worker: cannot watch the wake-up descriptor"), err)
+			return nil, fmt.Errorf("worker: cannot watch the wake-up descriptor: %w", err)
 		}
 	}
 	return w, nil
@@ -226,6 +232,7 @@ func (w *Worker) Step(limit int64) {
 	w.now = w.Clock()
 	w.env.Now = w.now
 	w.serveLink()
+	w.serveListeners()
 	w.serveReady()
 	w.serveTimers()
 	w.flush()
@@ -234,7 +241,11 @@ func (w *Worker) Step(limit int64) {
 
 // busy reports whether there is work that no event will announce.
 func (w *Worker) busy() bool {
-	return w.linkReadable || (len(w.ready) > 0 && !w.linkFull)
+	if w.linkReadable {
+		return true
+	}
+	waits := len(w.ready) > 0 || (len(w.waiting) > 0 && w.acceptAt == 0)
+	return waits && !w.linkFull && !w.noMemory
 }
 
 func (w *Worker) wait(limit int64) {
@@ -245,11 +256,11 @@ func (w *Worker) wait(limit int64) {
 		if at, ok := w.wheel.Next(); ok {
 			timeout = shorter(timeout, max(0, at-w.Clock()))
 		}
-		if w.linkFull {
+		if w.linkFull || w.noMemory {
 			timeout = shorter(timeout, retryFull)
 		}
-		if w.acceptLater {
-			timeout = shorter(timeout, retryAccept)
+		if w.acceptAt != 0 {
+			timeout = shorter(timeout, max(0, w.acceptAt-w.Clock()))
 		}
 		if w.idleSince != 0 {
 			timeout = shorter(timeout, trimAfter)
@@ -271,14 +282,8 @@ func (w *Worker) wait(limit int64) {
 	}
 	w.now = w.Clock()
 	w.env.Now = w.now
-	w.linkFull = false
+	w.linkFull, w.noMemory = false, false
 	w.trim(n)
-	if w.acceptLater {
-		w.acceptLater = false
-		for i := range w.listeners {
-			w.serveListener(int32(i))
-		}
-	}
 	for i := range w.events[:n] {
 		w.event(&w.events[i])
 	}
@@ -294,6 +299,7 @@ func (w *Worker) trim(events int) {
 		return
 	}
 	w.idleSince = 0
+	w.keepPages(0)
 	w.Hold.Trim()
 	w.Send.Trim()
 	if w.Stats.Flows == 0 && len(w.flows) > keepSlots {
@@ -321,7 +327,7 @@ func (w *Worker) event(e *hostsock.Event) {
 	case tokenWake:
 		w.takeCommands() // the eventfd is not read: every write to it is an edge
 	case tokenListener:
-		w.serveListener(index)
+		w.makeWaiting(index)
 	case tokenFlow:
 		if int(index) >= len(w.flows) {
 			return
@@ -335,7 +341,7 @@ func (w *Worker) event(e *hostsock.Event) {
 		f.writable = f.writable || e.Out || e.Hangup || e.Error
 		switch f.kind {
 		case tcpFlow:
-			w.tcpEvent(f)
+			w.tcpEvent(f, e.Error)
 		case udpFlow, icmpFlow:
 			w.makeReady(f)
 		}
@@ -373,7 +379,7 @@ func (w *Worker) frame(f *packet.Frame) {
 		w.Stats.Drop(r)
 		return
 	}
-	if w.Gateway.Input(&w.pkt, w.emitWhole) {
+	if w.Gateway.Input(&w.pkt, w.emit) {
 		return
 	}
 	if !forward.Source(w.pkt.Src) {
@@ -394,7 +400,7 @@ func (w *Worker) frame(f *packet.Frame) {
 // serveReady reads from the host sockets that have data, a few frames each, in turn.
 func (w *Worker) serveReady() {
 	n := len(w.ready)
-	for i := 0; i < n && !w.linkFull; i++ {
+	for i := 0; i < n && !w.linkFull && !w.noMemory; i++ {
 		f := w.flows[w.ready[i]]
 		f.inReady = false
 		again := false

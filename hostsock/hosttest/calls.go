@@ -180,25 +180,20 @@ func (h *Host) Send(fd int, bufs [][]byte) (int, hostsock.Errno) {
 }
 
 // Recv implements hostsock.Host.
-func (h *Host) Recv(fd int, buf []byte) (int, hostsock.Errno) {
+func (h *Host) Recv(fd int, bufs [][]byte) (int, hostsock.Errno) {
 	s, err := h.begin(Recv, fd, TCP, Ping)
 	if err != 0 {
 		return 0, err
 	}
-	if len(buf) == 0 {
+	if len(bufs) == 0 || len(bufs[0]) == 0 {
 		return 0, unix.EINVAL
 	}
 	if s.Kind == Ping {
-		n, _, err := s.takeMessage(buf)
-		return min(n, len(buf)), err
-	}
-	if s.MaxRecv > 0 {
-		buf = buf[:min(len(buf), s.MaxRecv)]
+		n, _, err := s.takeMessage(bufs[0])
+		return min(n, len(bufs[0])), err
 	}
 	if len(s.in) > 0 {
-		n := copy(buf, s.in)
-		s.in = s.in[n:]
-		return n, 0
+		return s.takeBytes(bufs), 0
 	}
 	if err := s.takeError(); err != 0 {
 		return 0, err
@@ -207,6 +202,19 @@ func (h *Host) Recv(fd int, buf []byte) (int, hostsock.Errno) {
 		return 0, 0
 	}
 	return 0, unix.EAGAIN
+}
+
+// takeBytes moves what has arrived into the pieces, at most MaxRecv bytes when that is set.
+func (s *Socket) takeBytes(bufs [][]byte) (n int) {
+	left := len(s.in)
+	if s.MaxRecv > 0 {
+		left = min(left, s.MaxRecv)
+	}
+	for _, b := range bufs {
+		k := copy(b, s.in[:left])
+		s.in, left, n = s.in[k:], left-k, n+k
+	}
+	return n
 }
 
 // ShutdownWrite implements hostsock.Host.

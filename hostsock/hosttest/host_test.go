@@ -136,7 +136,7 @@ func TestEveryMethodCanFail(t *testing.T) {
 		hosttest.ListenTCP:     func() hostsock.Errno { _, err := h.ListenTCP(here, "", false); return err },
 		hosttest.Accept:        func() hostsock.Errno { _, _, _, err := h.Accept(listener); return err },
 		hosttest.Send:          func() hostsock.Errno { _, err := h.Send(tcp, [][]byte{{1}}); return err },
-		hosttest.Recv:          func() hostsock.Errno { _, err := h.Recv(tcp, make([]byte, 1)); return err },
+		hosttest.Recv:          func() hostsock.Errno { _, err := h.Recv(tcp, [][]byte{make([]byte, 1)}); return err },
 		hosttest.ShutdownWrite: func() hostsock.Errno { return h.ShutdownWrite(tcp) },
 		hosttest.OpenUDP:       func() hostsock.Errno { _, err := h.OpenUDP(hostsock.Origin{}, there, false); return err },
 		hosttest.SendTo:        func() hostsock.Errno { return h.SendTo(udp, [][]byte{{1}}, there) },
@@ -237,7 +237,7 @@ func TestShortReads(t *testing.T) {
 	var got bytes.Buffer
 	buf := make([]byte, 100)
 	for {
-		n, err := h.Recv(s.Fd(), buf)
+		n, err := h.Recv(s.Fd(), [][]byte{buf})
 		if err != 0 {
 			t.Fatal(err)
 		}
@@ -307,7 +307,7 @@ func TestOriginsAndEcho(t *testing.T) {
 	tcp, _ := h.ConnectTCP(from, there)
 	a := h.Last()
 	h.Send(tcp, [][]byte{[]byte("stream")})
-	if n, err := h.Recv(tcp, buf); string(buf[:n]) != "stream" || err != 0 {
+	if n, err := h.Recv(tcp, [][]byte{buf}); string(buf[:n]) != "stream" || err != 0 {
 		t.Errorf("TCP echo %q, %v", buf[:n], err)
 	}
 	udp, _ := h.OpenUDP(from, netip.AddrPort{}, true)
@@ -331,7 +331,7 @@ func TestOriginsAndEcho(t *testing.T) {
 			t.Errorf("identifier %d", h.Last().ID)
 		}
 		h.Send(ping, [][]byte{{types[0], 0, 0, 0, 0, 77, 0, 1}})
-		if n, err := h.Recv(ping, buf); n != 8 || buf[0] != types[1] || err != 0 {
+		if n, err := h.Recv(ping, [][]byte{buf}); n != 8 || buf[0] != types[1] || err != 0 {
 			t.Errorf("ping echo % x, %v", buf[:n], err)
 		}
 		h.Close(ping)
@@ -425,7 +425,7 @@ func TestCheckComplains(t *testing.T) {
 		{"leak", func(h *hosttest.Host, fd int) { h.ListenTCP(here, "", false) }, "never closed"},
 		{"use after close", func(h *hosttest.Host, fd int) { h.Close(fd); h.Send(fd, nil); h.Last() }, "Send on the closed TCP"},
 		{"double close", func(h *hosttest.Host, fd int) { h.Close(fd); h.Abort(fd) }, "Abort on the closed"},
-		{"foreign descriptor", func(h *hosttest.Host, fd int) { h.Recv(5, make([]byte, 1)) }, "never opened here"},
+		{"foreign descriptor", func(h *hosttest.Host, fd int) { h.Recv(5, [][]byte{make([]byte, 1)}) }, "never opened here"},
 		{"invented descriptor", func(h *hosttest.Host, fd int) { h.ConnectResult(fd + 1) }, "never opened here"},
 		{"wrong kind", func(h *hosttest.Host, fd int) { h.Accept(fd) }, "Accept on TCP"},
 		{"watched twice", func(h *hosttest.Host, fd int) { h.Watch(fd, 1); h.Watch(fd, 2) }, "is watched"},

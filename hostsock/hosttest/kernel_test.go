@@ -177,7 +177,7 @@ func (w *kernel) reset() { w.s.Abort(w.peer); w.peer = -1 }
 func (w *kernel) drain() {
 	buf := make([]byte, 1<<20)
 	for range 1000 {
-		if _, err := w.s.Recv(w.peer, buf); err != 0 {
+		if _, err := w.s.Recv(w.peer, [][]byte{buf}); err != 0 {
 			return
 		}
 	}
@@ -233,7 +233,7 @@ func (s *story) sendTo(data string) {
 
 func (s *story) recv(room int) {
 	buf := make([]byte, room)
-	n, err := s.h.Recv(s.fd, buf)
+	n, err := s.h.Recv(s.fd, [][]byte{buf})
 	s.note("recv: %q %v", buf[:n], err)
 }
 
