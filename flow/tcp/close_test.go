@@ -45,6 +45,20 @@ func TestGuestReset(t *testing.T) {
 	}
 }
 
+// A SYN in the window is challenged (RFC 5961, 4.2): a guest that really began anew answers with a reset.
+func TestSynWhenOpen(t *testing.T) {
+	w := roomyWorld(t)
+	s := w.open(largeConfig, fullGuest)
+	for _, off := range []int64{0, 1, 30000, 1 << 30} {
+		s.in(SYN, off, 0)
+		s.want("challenge", s.one("SYN"), ACK, 1, 1, 1)
+		if s.c.State() != Open {
+			t.Fatalf("state %d after a SYN at %d", s.c.State(), off)
+		}
+	}
+	s.finish()
+}
+
 // A guest that lost its socket answers with what it was told last, which may be behind what has arrived since.
 func TestGuestResetBehind(t *testing.T) {
 	w := roomyWorld(t)

@@ -272,11 +272,8 @@ func (c *Conn) HostFailed(env *Env) {
 	}
 }
 
-// end gives back everything the connection holds and closes it.
+// end gives back everything the connection holds and closes it. It is not Closed yet.
 func (c *Conn) end(env *Env, why Why) {
-	if c.state == Closed {
-		return
-	}
 	c.state, c.why = Closed, why
 	c.hold.clear(env)
 	c.ooo = nil

@@ -112,6 +112,9 @@ func (c *Conn) Timeout(env *Env) {
 	}
 	if c.rtoAt != 0 && env.Now >= c.rtoAt {
 		c.retransmitTimeout(env)
+		if c.state == Closed {
+			return
+		}
 	}
 	if c.probeAt != 0 && env.Now >= c.probeAt {
 		c.probeAt = 0
