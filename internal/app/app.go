@@ -53,7 +53,7 @@ func run(o *options.Options, p *plan, argv, env []string) (status int, err error
 	announce(log, p, ns)
 	// Whoever is told that the network is ready may send signals from then on.
 	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
+	listen(signals, unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
 	defer signal.Stop(signals)
 	if err := ready(o); err != nil {
 		return exitFailure, err
@@ -128,7 +128,7 @@ func Attach(o *options.Options) (status int, err error) {
 	}
 	p.inside.ResolvConf = nil // the mounts of a namespace that exists are its own affair
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1)
+	listen(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1)
 	ns, err := netns.Attach(netns.Target{PID: o.Target.PID, NetNS: o.Target.NetNS, UserNS: o.Target.UserNS}, p.inside)
 	if err != nil {
 		return exitFailure, err
@@ -204,4 +204,13 @@ func shell() string {
 		return s
 	}
 	return "/bin/sh"
+}
+
+// listen has the signals delivered to ch, but for those that the caller ignores: under nohup a hang-up stays ignored.
+func listen(ch chan<- os.Signal, signals ...os.Signal) {
+	for _, s := range signals {
+		if !signal.Ignored(s) {
+			signal.Notify(ch, s)
+		}
+	}
 }
