@@ -325,14 +325,10 @@ func (w *Worker) tcpOutput(f *flowSlot) bool {
 // tcpClose gives a finished flow's socket and slot back.
 func (w *Worker) tcpClose(f *flowSlot) {
 	if f.fd >= 0 {
-		switch f.conn.Why() {
-		case tcp.Finished:
+		if f.conn.Why() == tcp.Finished {
 			w.Host.Close(f.fd)
-		case tcp.GuestReset, tcp.GuestSilent:
+		} else { // a socket that has failed may still be connected: its peer must not take this for the end of the stream
 			w.Host.Abort(f.fd)
-			w.Stats.TCPReset++
-		default:
-			w.Host.Close(f.fd)
 			w.Stats.TCPReset++
 		}
 	}
