@@ -181,6 +181,25 @@ func TestSimultaneousClose(t *testing.T) {
 	}
 }
 
+// The connection is not over before the guest's FIN is acknowledged, even if the link is full.
+func TestLastAckWaitsForLink(t *testing.T) {
+	w := roomyWorld(t)
+	s := w.open(largeConfig, fullGuest)
+	s.hangsUp()
+	s.deliver()
+	w.frames = 0
+	s.in(FIN|ACK, 1, 0) // acknowledges ours
+	if s.c.State() != Open {
+		t.Fatalf("state %d with the last ACK unsent", s.c.State())
+	}
+	w.frames = -1
+	s.output()
+	s.want("the last ACK", s.one("link has room"), ACK, 2, 2, 2)
+	if s.c.State() != Closed || s.c.Why() != Finished {
+		t.Errorf("state %d, end %d", s.c.State(), s.c.Why())
+	}
+}
+
 func TestFinWithData(t *testing.T) {
 	w := roomyWorld(t)
 	g := fullGuest

@@ -73,6 +73,9 @@ func TestAnswerWithoutOptions(t *testing.T) {
 	s.deliver()
 	s.answer()
 	s.want("ACK", s.one("opened"), ACK, 1, 1, 1)
+	if n := s.c.WantRead(&w.env, 1000); n != 60000 {
+		t.Errorf("%d bytes are wanted, the SYN/ACK offers 60000", n)
+	}
 	s.guest.total = 300000
 	s.host.total = 300000
 	s.finish()
@@ -110,6 +113,25 @@ func TestSegmentSize(t *testing.T) {
 			}
 			s.reset()
 		})
+	}
+}
+
+// A GSO frame has as many whole segments as the link takes with its options.
+func TestFrameSize(t *testing.T) {
+	for _, tc := range []struct {
+		mss   uint16
+		times bool
+		want  int
+	}{{1460, true, 45 * 1448}, {1460, false, 44 * 1460}, {13111, true, 4 * 13099}, {13099, false, 5 * 13099}, {65480, true, 65468}} {
+		w := roomyWorld(t)
+		g := fullGuest
+		g.mss, g.times = tc.mss, tc.times
+		s := w.open(largeConfig, g)
+		if got := s.c.FrameLen(); got != tc.want {
+			t.Errorf("MSS %d, timestamps %t: frames of %d bytes, want %d", tc.mss, tc.times, got, tc.want)
+		}
+		s.host.total = 1 << 20
+		s.finish()
 	}
 }
 

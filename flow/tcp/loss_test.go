@@ -175,6 +175,11 @@ func TestPoolExhausted(t *testing.T) {
 		}
 		free()
 		s.output()
+		s.in(ACK, 1, 4096) // up to what was tried above
+		s.grant(-1)
+		if want := int64(4096 + max(0, min(left*4096-1, 4095))); left == 1 && s.host.got != want {
+			t.Errorf("%d fragments left: the host got %d bytes, want %d", left, s.host.got, want)
+		}
 		s.finish()
 	}
 }
@@ -214,17 +219,49 @@ func TestFastRetransmit(t *testing.T) {
 		ack(1)
 		s.none("more duplicates")
 	}
+	w.env.Now += 5e9
+	before := s.c.srtt
 	ack(4001)
 	s.want("the next hole", s.one("a partial acknowledgement"), ACK, 4001, 5001, 1)
+	for range 5 {
+		ack(4001)
+		s.none("duplicates of a partial acknowledgement")
+	}
 	ack(10001)
 	s.none("all is acknowledged")
 	if n := w.stats.TCPRetransmits; n != 2 {
 		t.Errorf("%d retransmissions", n)
 	}
+	if s.c.srtt != before {
+		t.Errorf("what was sent twice is timed: %d, before %d", s.c.srtt, before)
+	}
 	s.guest.rcvNxt, s.guest.used, s.guest.seen = 10001, 10000, make([]bool, 10000)
 	for i := range s.guest.seen {
 		s.guest.seen[i] = true
 	}
+	s.finish()
+}
+
+// After a timeout everything is sent again: an acknowledgement of a part of it then asks for nothing.
+func TestTimeoutEndsFastRetransmit(t *testing.T) {
+	w := roomyWorld(t)
+	cfg := largeConfig
+	cfg.MSS, cfg.MaxGSO = 1012, 0
+	s := w.open(cfg, fullGuest)
+	s.says(10000)
+	for range 3 {
+		s.in(ACK, 1, 0)
+	}
+	s.take()
+	s.pass()
+	again := s.take()
+	if len(again) != 10 {
+		t.Fatalf("%d segments after the timeout", len(again))
+	}
+	s.guest.receive(t, &again[0])
+	s.in(ACK, 1, 0)
+	s.none("the first arrived")
+	s.wires = again[1:]
 	s.finish()
 }
 
@@ -289,6 +326,15 @@ func TestUnacceptableAck(t *testing.T) {
 		if s.c.una != 1 || s.host.got != 0 {
 			t.Errorf("%d: acknowledged up to %d, the host got %d bytes", off, s.c.una, s.host.got)
 		}
+	}
+	far := s.guest.segment(ACK, 1<<24, 10) // what lies outside the window acknowledges nothing, and does not order windows
+	far.Ack += 1000
+	far.Window = 0
+	s.input(&far)
+	s.output()
+	s.want("answer", s.one("outside the window"), ACK, 1001, 1001, 1)
+	if s.c.una != 1 {
+		t.Errorf("acknowledged up to %d by a segment outside the window", s.c.una)
 	}
 	s.in(PSH, 1, 100) // no ACK
 	s.none("a segment without ACK")

@@ -291,7 +291,7 @@ func (c *Conn) growTarget(env *Env) {
 		return
 	}
 	c.grown = c.rcvNxt
-	if c.target < env.MaxWindow && c.target < env.Budget.room() {
+	if c.target < env.Budget.room() {
 		c.target = min(2*c.target, env.MaxWindow)
 	}
 }

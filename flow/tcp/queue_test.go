@@ -114,7 +114,11 @@ func TestHoldAgainstModel(t *testing.T) {
 					there[from+i] = true
 				}
 			case 2:
-				edge = rapid.Int64Range(edge, low+window).Draw(t, "edge")
+				least := edge
+				if len(there) == 0 {
+					least = low + 1 // as of another connection that takes over the ring
+				}
+				edge = rapid.Int64Range(least, low+window).Draw(t, "edge")
 			case 3:
 				n := int64(0)
 				for there[low+n] {
@@ -152,4 +156,31 @@ func TestHoldAgainstModel(t *testing.T) {
 			t.Fatalf("%v", err)
 		}
 	})
+}
+
+// A ring that was outgrown is used again by the next connection, which finds nothing in it.
+func TestRingsComeBackEmpty(t *testing.T) {
+	env := Env{Hold: newPool(t, 2)}
+	var first, second hold
+	first.reserve(&env, 1, 10000)
+	small := len(first.ring)
+	first.write(env.Hold, 1, fromGuest.at(0, 9000))
+	first.reserve(&env, 1, 100000)
+	if len(first.ring) == small {
+		t.Fatal("the ring did not grow")
+	}
+	second.reserve(&env, 1, 10000)
+	for i, s := range second.ring {
+		if s != 0 {
+			t.Errorf("slot %d of a ring that was used before holds fragment %d", i, s-1)
+		}
+	}
+	if got := bytes.Join(first.pieces(env.Hold, nil, 1, 9001, 10), nil); !bytes.Equal(got, fromGuest.at(0, 9000)) {
+		t.Error("wrong bytes after the ring has grown")
+	}
+	first.clear(&env)
+	second.clear(&env)
+	if err := env.Hold.Close(); err != nil {
+		t.Error(err)
+	}
 }

@@ -121,6 +121,46 @@ func TestWindowGrows(t *testing.T) {
 	}
 }
 
+// No connection grows into all of what is left of the budget.
+func TestWindowLeavesRoom(t *testing.T) {
+	w := newWorld(t, limits{budget: 1 << 20, maxWindow: 1 << 20, maxFlight: 1 << 20, conns: 1})
+	g := fullGuest
+	g.total = 5 << 20
+	s := w.open(largeConfig, g)
+	s.finish()
+	if got := s.watch.maxEdge - s.watch.acked; s.c.target > 2*w.budget.Limit/8 || got > 2*w.budget.Limit/8+scaleSlack {
+		t.Errorf("a window of %d, target %d, of a budget of %d", got, s.c.target, w.budget.Limit)
+	}
+	w.close()
+}
+
+// While more than half of the window is held, no more is promised.
+func TestHostLags(t *testing.T) {
+	w := roomyWorld(t)
+	g := fullGuest
+	g.total = 1 << 20
+	s := w.open(largeConfig, g)
+	s.host.room = 0
+	for s.guest.nxt < s.guest.edge {
+		s.transmit(60000)
+		s.deliver()
+	}
+	edge := s.watch.maxEdge
+	s.grant(30000)
+	s.in(ACK, 1, 10) // asks for an ACK
+	s.one("a duplicate")
+	if s.watch.maxEdge != edge {
+		t.Errorf("the right edge went on by %d with %d bytes held", s.watch.maxEdge-edge, s.c.HeldBytes())
+	}
+	s.grant(20000)
+	s.in(ACK, 1, 10)
+	if s.watch.maxEdge == edge {
+		t.Errorf("the right edge stays with %d bytes held", s.c.HeldBytes())
+	}
+	s.grant(-1)
+	s.finish()
+}
+
 // Without window scaling a window is at most what 16 bits tell.
 func TestUnscaledWindow(t *testing.T) {
 	w := roomyWorld(t)
@@ -202,6 +242,79 @@ func TestWindowRounding(t *testing.T) {
 	s.finish()
 }
 
+// With the budget spent there is nothing to round up with, from the first segment on.
+func TestWindowRoundingWithoutBudget(t *testing.T) {
+	w := newWorld(t, limits{budget: 200000, maxWindow: 4 << 20, maxFlight: 1 << 20, conns: 1})
+	g := fullGuest
+	g.total = 1 << 20
+	s := w.open(largeConfig, g)
+	s.host.room = 0
+	w.ballast = w.budget.Limit - w.budget.Promised
+	w.budget.Promised = w.budget.Limit
+	edge := s.watch.maxEdge
+	for range 300 {
+		s.in(ACK, s.c.rcvNxt, 1) // watch and check hold what follows against the rules
+	}
+	if s.watch.maxEdge != edge {
+		t.Errorf("the right edge went from %d to %d with a spent budget", edge, s.watch.maxEdge)
+	}
+	w.budget.Promised -= w.ballast
+	w.ballast = 0
+	s.grant(-1)
+	s.finish()
+	w.close()
+}
+
+// The window of an older segment does not replace that of a newer one (RFC 9293, 3.10.7.4).
+func TestWindowUpdateOrder(t *testing.T) {
+	w := roomyWorld(t)
+	g := fullGuest
+	g.total = 10000
+	s := w.open(largeConfig, g)
+	tell := func(off int64, n int, window uint16) int64 {
+		seg := s.guest.segment(ACK, off, n)
+		seg.Window = window
+		s.input(&seg)
+		return (s.c.guestEdge - 1) >> 7
+	}
+	for i, tc := range []struct {
+		off          int64
+		n            int
+		window, want uint16
+	}{
+		{1, 1000, 100, 100},
+		{1001, 1, 60, 60},     // newer
+		{501, 600, 50, 60},    // begins before
+		{1101, 500, 200, 200}, // newer
+		{1101, 600, 20, 20},   // as new
+		{500, 10, 77, 20},     // a duplicate
+	} {
+		if got := tell(tc.off, tc.n, tc.window); got != int64(tc.want) {
+			t.Errorf("segment %d: the window is %d, want %d", i, got, tc.want)
+		}
+	}
+	s.output()
+	s.finish()
+}
+
+// With nothing left to send the guest's window is no matter: it is not probed.
+func TestNoProbeAfterEnd(t *testing.T) {
+	w := roomyWorld(t)
+	g := fullGuest
+	g.total = 10000
+	s := w.open(largeConfig, g)
+	s.hangsUp()
+	s.deliver()
+	seg := s.guest.ack()
+	seg.Window = 0
+	s.input(&seg)
+	s.output()
+	if got := s.c.Deadline(&w.env) - w.env.Now; got != w.env.KeepIdle {
+		t.Errorf("a timer runs for %d ms", got/1e6)
+	}
+	s.finish()
+}
+
 // A guest that closes its window is probed, ever more slowly but without end, as long as it answers; and when it opens
 // its window, what waits is sent at once.
 func TestGuestWindowClosed(t *testing.T) {
@@ -260,10 +373,15 @@ func TestGuestShrinksWindow(t *testing.T) {
 		s.input(&seg)
 		for i := range 40 {
 			s.pass()
+			probed := false
 			for _, m := range s.take() {
 				if len(m.data) > 0 {
 					t.Fatalf("%d bytes for a closed window", len(m.data))
 				}
+				probed = true
+			}
+			if !probed {
+				t.Fatalf("timeout %d sent nothing", i)
 			}
 			if s.c.State() != Open {
 				t.Fatalf("given up after %d timeouts, though the guest answers", i)
