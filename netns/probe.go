@@ -27,7 +27,7 @@ func Probe() []Check {
 	var tap *TAP
 	if err == nil {
 		tap = ns.TAP()
-		defer ns.Close()
+		defer func() { _ = ns.Close() }() // whatever it answers, the namespace ends
 		defer closeAll(tap.FDs)
 	}
 	checks := []Check{probeNamespaces(err), probeTun()}

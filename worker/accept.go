@@ -33,20 +33,19 @@ func (w *Worker) serveListeners() {
 		w.waiting = append(w.waiting[:0], w.waiting[1:]...)
 		l := &w.listeners[i]
 		l.waiting = false
-		again := false
+		accept := w.tcpAccept
 		if l.udp {
-			again = w.udpAccept(i)
-		} else {
-			again = w.tcpAccept(l)
+			accept = w.udpAccept
 		}
-		if again {
+		if accept(i) {
 			w.makeWaiting(i)
 		}
 	}
 }
 
 // tcpAccept takes connections from a forwarded TCP port, and reports whether there may be more.
-func (w *Worker) tcpAccept(l *listener) (again bool) {
+func (w *Worker) tcpAccept(index int32) (again bool) {
+	l := &w.listeners[index]
 	for range acceptRounds {
 		fd, peer, _, err := w.Host.Accept(l.fd)
 		switch err {

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/vasta-net/vasta/flow/forward"
-	"github.com/vasta-net/vasta/gateway"
 	"github.com/vasta-net/vasta/internal/options"
 	"github.com/vasta-net/vasta/netns"
 )
@@ -26,7 +25,6 @@ type plan struct {
 	inside  netns.Config
 	mapping forward.Map
 	guest   []netip.Addr
-	router  *gateway.Router
 	ports   struct{ tcp, udp []forward.Port }
 }
 
