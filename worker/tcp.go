@@ -30,8 +30,12 @@ func (w *Worker) tcpInput() {
 	}
 	key := flow.NewKey(packet.ProtoTCP, netip.AddrPortFrom(w.pkt.Src, w.pkt.SrcPort), netip.AddrPortFrom(w.pkt.Dst, w.pkt.DstPort))
 	if i, ok := w.table.Get(&key); ok {
-		w.tcpSegment(w.flows[i])
-		return
+		f := w.flows[i]
+		// A connection that was reset earlier in this batch makes room for the next one between the same ends.
+		if f.conn.State() != tcp.Closed || !w.tcpOutput(f) {
+			w.tcpSegment(f)
+			return
+		}
 	}
 	if w.seg.Flags&(tcp.SYN|tcp.ACK|tcp.RST|tcp.FIN) == tcp.SYN {
 		w.tcpOpen(key)

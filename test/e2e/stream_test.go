@@ -71,6 +71,11 @@ func (c *checker) end(total int64) error {
 	return nil
 }
 
+// mismatch is a byte that is not what was sent.
+type mismatch struct{ off int64 }
+
+func (m *mismatch) Error() string { return fmt.Sprintf("byte %d of the stream is wrong", m.off) }
+
 func (c *checker) compare(got []byte) error {
 	for len(got) > 0 {
 		want := pattern[c.off%int64(len(pattern)):]
@@ -78,7 +83,7 @@ func (c *checker) compare(got []byte) error {
 		if !bytes.Equal(want[:n], got[:n]) {
 			for i := range n {
 				if want[i] != got[i] {
-					return fmt.Errorf("byte %d of the stream is wrong", c.off+int64(i))
+					return &mismatch{c.off + int64(i)}
 				}
 			}
 		}
