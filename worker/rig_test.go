@@ -217,7 +217,7 @@ func (r *rig) activity() uint64 {
 func (r *rig) run(d int64) {
 	r.t.Helper()
 	end := r.host.Now() + d
-	for limit := 1000 + 100*d/millisecond; r.host.Now() < end; limit-- {
+	for limit := 1000 + 5*d/millisecond; r.host.Now() < end; limit-- {
 		if limit == 0 {
 			r.t.Fatalf("the worker spins")
 		}
