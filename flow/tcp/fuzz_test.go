@@ -67,9 +67,9 @@ const (
 
 // fuzzSeeds are an upload, a download with loss, and a refusal.
 var fuzzSeeds = [][]byte{
-	{0x0b, 0x77, opConnected, opOutput, opSegment, ACK, 0, 1, 0xff, 0xff, 0, 0, opSegment, ACK | PSH, 0, 0, 0xff, 0xff, 0x20, 0, opSettle,
+	{0x0a, 0x07, opConnected, opOutput, opSegment, ACK, 0, 1, 0xff, 0xff, 0, 0, opSegment, ACK | PSH, 0, 0, 0xff, 0xff, 0x20, 0, opSettle,
 		opSegment, ACK, 0x81, 5, 0, 0xff, 0xff, 1, 0, opGrant, 0x40, opOutput, opSegment, ACK | FIN, 0, 0, 0xff, 0xff, 0, 0, opOutput},
-	{0x1b, 0x77, opConnected, opOutput, opSegment, ACK, 0, 1, 0xff, 0xff, 0, 0, opRead, 0xff, opOutput, opTime, 0x80, opRead, 0x80,
+	{0x1a, 0x37, opConnected, opOutput, opSegment, ACK, 0, 1, 0xff, 0xff, 0, 0, opRead, 0xff, opOutput, opTime, 0x80, opRead, 0x80,
 		opSegment, ACK, 0, 0, 0xff, 0xff, 0, 0, opSegment, ACK, 0, 0, 0xff, 0xff, 0, 0, opSegment, ACK, 0, 0, 0xff, 0xff, 0, 0, opEnd,
 		opOutput, opSegment, ACK, 0, 1, 0, 0, 0, 0, opTime, 0xff, opOutput, opSegment, RST, 0, 0, 0, 0, 0, 0},
 	{0x04, 0, opOutput, opSegment, SYN | ACK, 0, 1, 0xff, 0xff, 0, 0, opOutput, opFail, 1, opOutput},
@@ -79,13 +79,14 @@ func play(t failer, b script) {
 	kind := b.byte()
 	l := limits{budget: 1 << 20, maxWindow: []int64{4 << 20, 20000, 65535, 1 << 30}[kind>>5&3], maxFlight: 200000, conns: 1}
 	w := newWorld(t, l)
+	sizes := b.byte()
 	g := guest{
-		iss: sequences[kind>>3&7], scale: int8(b.byte()%16) - 1, mss: 1460,
+		iss: sequences[kind>>3&7], scale: int8(sizes%16) - 1, mss: []uint16{1460, 0, 10, 65480}[sizes>>4&3],
 		times: kind&1 != 0, sack: kind&2 != 0, buffer: 65535, total: 1 << 40,
 	}
 	cfg := Config{MSS: 1440, ISS: sequences[kind>>2&7], V6: kind&0x80 != 0}
-	if kind&0x80 != 0 {
-		cfg.MSS, cfg.MaxGSO, g.mss = 65480, 65495, 65480
+	if sizes&0x40 != 0 {
+		cfg.MSS, cfg.MaxGSO = 65480, 65495
 	}
 	var s *subject
 	if kind&8 != 0 {

@@ -33,13 +33,16 @@ type schedule struct {
 // TestSchedules checks, over random courses of events, that both streams arrive as they were sent and all rules of watch and
 // check are kept, and that afterwards everything comes to an end in order.
 func TestSchedules(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		r := newSchedule(t)
-		for range rapid.IntRange(0, 200).Draw(t, "steps") {
-			r.step()
-		}
-		r.end()
-	})
+	const rounds = 20 // a hundred schedules each
+	for range rounds {
+		rapid.Check(t, func(t *rapid.T) {
+			r := newSchedule(t)
+			for range rapid.IntRange(0, 200).Draw(t, "steps") {
+				r.step()
+			}
+			r.end()
+		})
+	}
 }
 
 var sequences = []uint32{0, 1, 0xffffffff, 0xfffffff0, 0xffff8000, 0x7ffffff0, 0x80000000, 12345}
