@@ -23,6 +23,7 @@ type Event struct {
 	In, Out       bool   // may be read (or accepted, or is at end of file); may be written
 	End           bool   // the peer has ended its stream: reading will reach the end of file
 	Hangup, Error bool   // both directions are closed; an error waits in ConnectResult
+	Urgent        bool   // urgent data waits: reading stops before it once, so a short read does not say that nothing is left
 }
 
 // Origin says where an outbound socket starts from. The zero value lets the kernel choose.

@@ -58,7 +58,7 @@ func (s *System) Counters() Counters { return s.counters }
 func (s *System) Watch(fd int, token uint64) Errno {
 	s.counters.Socket++
 	return epollAdd(s.epoll, fd, &unix.EpollEvent{
-		Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET,
+		Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET,
 		Fd:     int32(uint32(token)), // Fd and Pad are the two halves of the kernel's 64 bits of user data
 		Pad:    int32(uint32(token >> 32)),
 	})
@@ -80,6 +80,7 @@ func (s *System) Wait(events []Event, timeout int64) int {
 			End:    e.Events&unix.EPOLLRDHUP != 0,
 			Hangup: e.Events&unix.EPOLLHUP != 0,
 			Error:  e.Events&unix.EPOLLERR != 0,
+			Urgent: e.Events&unix.EPOLLPRI != 0,
 		}
 	}
 	return n

@@ -619,6 +619,20 @@ func TestPeerSpeaksFirst(t *testing.T) {
 	}
 }
 
+// TestUrgentData: urgent data of the host's peer is carried in line, and what comes behind it does not wait.
+func TestUrgentData(t *testing.T) {
+	r := newRig(t)
+	c := r.connect(at(server4, 23))
+	s := r.host.Last()
+	c.deliver(s, 1, 1000)
+	s.DeliverUrgent(pattern(make([]byte, 1), c.flow, 1001)[0])
+	c.deliver(s, 1002, 5000)
+	r.pump()
+	if c.rcvNxt != 6002 {
+		t.Errorf("the guest has %d bytes, want 6001", c.rcvNxt-1)
+	}
+}
+
 // TestPeerIsHidden: frames toward the guest come from the address that the guest had asked for, not from where that leads.
 func TestPeerIsHidden(t *testing.T) {
 	for _, to := range []netip.Addr{gw4, gw6, dns4, dns6, alias4, alias6} {

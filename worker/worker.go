@@ -143,8 +143,8 @@ type flowSlot struct {
 	fd       int
 	readable bool
 	writable bool
-	ended    bool // the host peer has ended its stream
-	eof      bool // and all of it was read
+	ended    bool // the host peer has ended its stream, or sent urgent data: a short read does not say that nothing is left
+	eof      bool // the end of the host peer's stream was read
 	lent     int  // pieces that the flow borrows from the link's batch
 	bulk     bool // the last read filled a whole frame
 	inLate   bool
@@ -337,7 +337,7 @@ func (w *Worker) event(e *hostsock.Event) {
 			return
 		}
 		f.readable = f.readable || e.In || e.Hangup || e.Error
-		f.ended = f.ended || e.End || e.Hangup || e.Error
+		f.ended = f.ended || e.End || e.Hangup || e.Error || e.Urgent
 		f.writable = f.writable || e.Out || e.Hangup || e.Error
 		switch f.kind {
 		case tcpFlow:

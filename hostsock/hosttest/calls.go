@@ -204,9 +204,13 @@ func (h *Host) Recv(fd int, bufs [][]byte) (int, hostsock.Errno) {
 	return 0, unix.EAGAIN
 }
 
-// takeBytes moves what has arrived into the pieces, at most MaxRecv bytes when that is set.
+// takeBytes moves what has arrived into the pieces, at most MaxRecv bytes when that is set, and
+// at first only up to urgent data.
 func (s *Socket) takeBytes(bufs [][]byte) (n int) {
 	left := len(s.in)
+	if s.urgent > 1 {
+		left = s.urgent - 1
+	}
 	if s.MaxRecv > 0 {
 		left = min(left, s.MaxRecv)
 	}
@@ -214,6 +218,7 @@ func (s *Socket) takeBytes(bufs [][]byte) (n int) {
 		k := copy(b, s.in[:left])
 		s.in, left, n = s.in[k:], left-k, n+k
 	}
+	s.urgent = max(s.urgent-n, 0)
 	return n
 }
 

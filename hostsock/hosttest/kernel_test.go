@@ -26,6 +26,7 @@ type world interface {
 	nobody() int      // a UDP socket connected to where nobody is
 
 	deliver(data string) // the peer's side of the last socket
+	deliverUrgent(data byte)
 	end()
 	reset()
 	drain() // reads all that was sent
@@ -76,13 +77,14 @@ func (w *twin) datagrams() int {
 	return fd
 }
 
-func (w *twin) nobody() int         { return w.datagrams() }
-func (w *twin) deliver(data string) { w.h.Last().Deliver([]byte(data)) }
-func (w *twin) end()                { w.h.Last().End() }
-func (w *twin) reset()              { w.h.Last().Reset(unix.ECONNRESET) }
-func (w *twin) drain()              { w.h.Last().SetSpace(fullAt) }
-func (w *twin) unreachable()        { w.h.Last().Unreachable(unix.ECONNREFUSED) }
-func (w *twin) close()              {}
+func (w *twin) nobody() int          { return w.datagrams() }
+func (w *twin) deliver(data string)  { w.h.Last().Deliver([]byte(data)) }
+func (w *twin) deliverUrgent(b byte) { w.h.Last().DeliverUrgent(b) }
+func (w *twin) end()                 { w.h.Last().End() }
+func (w *twin) reset()               { w.h.Last().Reset(unix.ECONNRESET) }
+func (w *twin) drain()               { w.h.Last().SetSpace(fullAt) }
+func (w *twin) unreachable()         { w.h.Last().Unreachable(unix.ECONNREFUSED) }
+func (w *twin) close()               {}
 
 // kernel is the world of the machine.
 type kernel struct {
@@ -167,6 +169,12 @@ func (w *kernel) nobody() int {
 
 func (w *kernel) deliver(data string) {
 	if _, err := unix.Write(w.peer, []byte(data)); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *kernel) deliverUrgent(data byte) {
+	if err := unix.Sendto(w.peer, []byte{data}, unix.MSG_OOB, nil); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -293,6 +301,24 @@ var scenes = map[string]func(s *story){
 		s.wait() // two bytes are left: no edge
 		s.recv(4)
 		s.recv(4)
+	},
+	"urgent data": func(s *story) {
+		s.watch(s.established())
+		s.wait()
+		s.deliver("before")
+		s.deliverUrgent('!')
+		s.deliver("after")
+		s.wait()
+		s.recv(16)
+		s.wait() // no edge for the rest
+		s.recv(16)
+		s.recv(16)
+		s.deliverUrgent('!')
+		s.wait()
+		s.recv(16)
+		s.deliver("more")
+		s.wait()
+		s.recv(16)
 	},
 	"accepted, data came before Watch": func(s *story) {
 		fd := s.accepted()

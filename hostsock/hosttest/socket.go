@@ -81,6 +81,7 @@ type Socket struct {
 	wantSpace   bool           // something waits for space: more of it is an event
 
 	in       []byte    // received, to be read
+	urgent   int       // where in it urgent data is, counted from 1; 0: there is none
 	messages []message // the same of a UDP or ping socket
 	waiting  []*Socket // of a listener, to be accepted
 
@@ -184,6 +185,16 @@ func (s *Socket) DeliverFrom(data []byte, from netip.AddrPort) {
 	s.wake()
 }
 
+// DeliverUrgent hands one byte of urgent data to a stream. It is read in line, but no Recv that begins before it goes beyond.
+func (s *Socket) DeliverUrgent(data byte) {
+	if s.Closed() || s.dead || s.peerEnded {
+		return
+	}
+	s.in = append(s.in, data)
+	s.urgent = len(s.in)
+	s.wake()
+}
+
 // End is the end of the peer's stream.
 func (s *Socket) End() {
 	if !s.dead && !s.peerEnded {
@@ -239,6 +250,7 @@ func (s *Socket) state() (e hostsock.Event) {
 	case s.connecting:
 	default:
 		e.In = len(s.in) > 0 || s.peerEnded
+		e.Urgent = s.urgent > 0
 		e.End = s.peerEnded
 		e.Out = s.writeClosed || s.writable()
 		e.Hangup = s.peerEnded && s.writeClosed
