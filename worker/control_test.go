@@ -16,7 +16,6 @@ import (
 	"github.com/vasta-net/vasta/link/linktest"
 	"github.com/vasta-net/vasta/packet"
 	"github.com/vasta-net/vasta/pagepool"
-	"github.com/vasta-net/vasta/stats"
 	"github.com/vasta-net/vasta/worker"
 	"golang.org/x/sys/unix"
 )
@@ -111,7 +110,12 @@ func TestWatchFails(t *testing.T) {
 	host := hosttest.New()
 	host.Fail(hosttest.Watch, unix.ENOSPC, 1)
 	q := linktest.New(allFeatures)
-	_, err := worker.New(worker.Config{Queue: q, Host: host, Stats: new(stats.Worker), Clock: host.Now, WakeFd: -1})
+	c := config(t, q, host)
+	c.Clock = host.Now
+	_, err := worker.New(c)
+	if err := errors.Join(c.Hold.Close(), c.Send.Close()); err != nil {
+		t.Error(err)
+	}
 	if !errors.Is(err, unix.ENOSPC) || strings.Contains(err.Error(), "\n") {
 		t.Errorf("%q", err)
 	}
