@@ -143,6 +143,7 @@ func (h *steadyHost) RecvFrom(_ int, _ []byte) (int, netip.AddrPort, hostsock.Er
 const (
 	steadySegment  = 65000
 	steadyDatagram = 1400
+	steadyRequest  = 100
 )
 
 // steadyRig is a worker with one flow in full swing.
@@ -287,6 +288,17 @@ var steadyLoads = []struct {
 			r.segment(flagACK, 1, first+uint32(r.link.sent), 0)
 			r.step()
 		}, steadySegment
+	}},
+	{"TCP request and response", func(tb testing.TB, r *steadyRig) (func(), int64) {
+		first := r.open(tb)
+		return func() {
+			r.segment(flagACK, r.seq, first+uint32(r.link.sent), steadyRequest)
+			r.seq += steadyRequest
+			r.step()
+			r.host.give = steadyRequest
+			r.step()
+			r.host.give = 0
+		}, 2 * steadyRequest
 	}},
 	{"UDP from the guest", func(_ testing.TB, r *steadyRig) (func(), int64) {
 		return func() {

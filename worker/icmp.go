@@ -59,6 +59,9 @@ func (w *Worker) icmpOpen(key flow.Key) *flowSlot {
 	}
 	if err != 0 {
 		w.Stats.Drop(openReason(err))
+		if w.talks {
+			w.logRefused(f, err)
+		}
 		if err == unix.EACCES && !w.pingRefused {
 			w.pingRefused = true
 			w.Log.Warn("ping: this user may not open echo sockets; as root: sysctl -w net.ipv4.ping_group_range='0 2147483647'")

@@ -201,6 +201,9 @@ func (w *Worker) connectFailed(f *flowSlot, err hostsock.Errno) {
 	reason := openReason(err)
 	reset := reason != stats.HostUnreachable
 	w.Stats.Drop(reason)
+	if w.talks {
+		w.logRefused(f, err)
+	}
 	f.conn.Refuse(&w.env, reset)
 	if !reset {
 		w.unreachable(f, err)

@@ -115,6 +115,9 @@ func (w *Worker) udpOpen(key flow.Key) *flowSlot {
 	}
 	if err != 0 {
 		w.Stats.Drop(openReason(err))
+		if w.talks {
+			w.logRefused(f, err)
+		}
 		if openReason(err) == stats.HostUnreachable {
 			w.quoteError(err)
 		}

@@ -66,7 +66,7 @@ type Config struct {
 	Capture func(d Direction, hdr *packet.NetHdr, bufs [][]byte) // sees every frame; nil for none
 	Spin    int64                                                // nanoseconds to look for events before sleeping, where that has been worth it; 0 for never
 	Idle    func()                                               // called a second after the last event of a load, in the worker's goroutine; nil for none
-	Log     *slog.Logger
+	Log     *slog.Logger                                         // nil for none
 }
 
 // Worker is one event loop. Run it in one goroutine; only Do and Stop may be called from others.
@@ -94,6 +94,7 @@ type Worker struct {
 	pages  []pagepool.Page // that host data is read into
 	tx     txState
 	emit   func(frame []byte) // emitWhole; made once, because a method value is an allocation
+	talks  bool               // flows are logged
 
 	idleSince int64 // when the last event came; 0 once the memory of the load before was given back
 
@@ -192,6 +193,10 @@ func New(c Config) (*Worker, error) {
 	}
 	w.wheel = timer.New(w.now)
 	w.emit = w.emitWhole
+	if w.Log == nil {
+		w.Log = slog.New(slog.DiscardHandler)
+	}
+	w.talks = talks(w.Log)
 	w.env = tcp.Env{
 		Hold: c.Hold, Send: c.Send, Budget: &tcp.Budget{Limit: c.Budget}, Stats: c.Stats,
 		MaxWindow: c.MaxWindow, MaxFlight: c.MaxFlight, Lazy: true, KeepIdle: c.KeepIdle, IdleLimit: c.IdleLimit, Now: w.now,
@@ -492,11 +497,17 @@ func (w *Worker) newFlow(kind flowKind, key flow.Key) *flowSlot {
 	}
 	*f = flowSlot{kind: kind, gen: f.gen + 1, index: f.index, key: key, fd: -1, owner: -1, inDirty: f.inDirty, inReady: f.inReady, inLate: f.inLate}
 	w.levels(kind, 1)
+	if w.talks {
+		w.logOpened(f)
+	}
 	return f
 }
 
 // dropFlow forgets a flow; its socket is closed already.
 func (w *Worker) dropFlow(f *flowSlot) {
+	if w.talks {
+		w.logEnded(f)
+	}
 	w.levels(f.kind, -1)
 	w.table.Delete(&f.key)
 	w.wheel.Stop(f.index)

@@ -114,9 +114,7 @@ func (n *network) build(o *options.Options, p *plan, t *netns.TAP, log *slog.Log
 		Origin: origins(o), WakeFd: n.wakeFd, Clock: monotonic, Seed: secret(), Log: log,
 		Spin: spinFor(), Idle: func() { go debug.FreeOSMemory() },
 	}
-	if n.pcap != nil {
-		c.Capture = n.capture
-	}
+	c.Capture = n.watcher(o, log)
 	if n.worker, err = worker.New(c); err != nil {
 		return errors.Join(err, queue.Close(), hold.Close(), send.Close())
 	}
@@ -256,6 +254,24 @@ func secret() uint64 {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
 	return binary.NativeEndian.Uint64(b[:])
+}
+
+// watcher is what sees every frame: the capture, the trace, both or, most of the time, nobody.
+func (n *network) watcher(o *options.Options, log *slog.Logger) func(worker.Direction, *packet.NetHdr, [][]byte) {
+	if o.Log.Level != options.Trace {
+		if n.pcap == nil {
+			return nil
+		}
+		return n.capture
+	}
+	t := &tracer{log: log}
+	if n.pcap == nil {
+		return t.frame
+	}
+	return func(d worker.Direction, hdr *packet.NetHdr, bufs [][]byte) {
+		n.capture(d, hdr, bufs)
+		t.frame(d, hdr, bufs)
+	}
 }
 
 func (n *network) capture(d worker.Direction, hdr *packet.NetHdr, bufs [][]byte) {

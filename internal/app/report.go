@@ -89,14 +89,24 @@ func newLogger(o *options.Log) (*slog.Logger, func() error, error) {
 	switch o.Level {
 	case options.Normal:
 		level = slog.LevelInfo
-	case options.Debug, options.Trace:
+	case options.Debug:
 		level = slog.LevelDebug
+	case options.Trace:
+		level = levelTrace
 	}
-	h := &slog.HandlerOptions{Level: level}
+	h := &slog.HandlerOptions{Level: level, ReplaceAttr: nameTrace}
 	if o.Format == options.JSON {
 		return slog.New(slog.NewJSONHandler(out, h)), closeFile, nil
 	}
 	return slog.New(slog.NewTextHandler(out, h)), closeFile, nil
+}
+
+// nameTrace gives the level of --trace its name.
+func nameTrace(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) == 0 && a.Key == slog.LevelKey && a.Value.Any() == levelTrace {
+		a.Value = slog.StringValue("TRACE")
+	}
+	return a
 }
 
 // valid leaves out the zero addresses.

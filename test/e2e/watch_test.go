@@ -130,6 +130,32 @@ func TestLog(t *testing.T) {
 	}
 }
 
+// TestVerboseLog checks that -d tells of flows, and --trace of frames as well.
+func TestVerboseLog(t *testing.T) {
+	l := newLab(t)
+	f := families[0]
+	port := serve(t, l.Host, f.loopback, source(10))
+	url := "http://" + at(f.gateway, port) + "/"
+	for _, tc := range []struct {
+		option string
+		frames bool
+	}{{"-d", false}, {"--trace", true}} {
+		_, stderr := runBoth(t, l, 0, tc.option, "--", "curl", "-sS", "--http0.9", "--noproxy", "*", "-o", "/dev/null", url)
+		for _, want := range []string{`level=DEBUG msg="flow opened" protocol=TCP guest=192.0.2.2:`, `level=DEBUG msg="flow ended" protocol=TCP guest=192.0.2.2:`} {
+			if len(linesWith(stderr, want)) != 1 {
+				t.Errorf("%s: not one line with %q in\n%s", tc.option, want, stderr)
+			}
+		}
+		if n := len(linesWith(stderr, "level=TRACE msg=frame")); n > 0 != tc.frames {
+			t.Errorf("%s: %d frames in the log", tc.option, n)
+		}
+	}
+	_, stderr := runBoth(t, l, 7, "-d", "--", "curl", "-sS", "http://"+at(f.gateway, closedPort)+"/")
+	if len(linesWith(stderr, `msg="flow refused" protocol=TCP`)) != 1 || len(linesWith(stderr, `error="connection refused"`)) != 1 {
+		t.Errorf("a refusal:\n%s", stderr)
+	}
+}
+
 // TestReadyBeforeTheCommand checks that the word on --ready-fd comes when the network works, that the descriptor is closed then,
 // and that the command does not have it.
 func TestReadyBeforeTheCommand(t *testing.T) {
