@@ -17,6 +17,7 @@ type guest struct {
 	sack   bool
 	buffer int64 // receive buffer, bytes
 	total  int64 // length of its stream, bytes
+	chunk  int   // largest frame that it sends in finish, bytes
 
 	// Toward the host. una ≤ nxt ≤ edge, but for the FIN.
 	una, nxt, edge int64
@@ -162,10 +163,33 @@ func (g *guest) readAll() {
 	g.used = end
 }
 
-// deliver gives the guest what was sent to it.
+// deliver gives the guest what was sent to it, but for what the link loses.
 func (s *subject) deliver() {
 	for _, m := range s.take() {
-		s.guest.receive(s.w.t, &m)
+		for range s.copies() {
+			s.guest.receive(s.w.t, &m)
+		}
+	}
+}
+
+// copies is how many of a segment arrive.
+func (s *subject) copies() int {
+	if s.link == nil {
+		return 1
+	}
+	return s.link()
+}
+
+// cross lets a segment of the guest cross the link, and the connection react.
+func (s *subject) cross(seg *Segment) {
+	for range s.copies() {
+		again := *seg
+		again.Payload = nil
+		for _, b := range seg.Payload {
+			again.Payload = append(again.Payload, bytes.Clone(b))
+		}
+		s.input(&again)
+		s.output()
 	}
 }
 
@@ -179,8 +203,7 @@ func (s *subject) answer() {
 	if g.una == 0 {
 		seg = g.syn(SYN | ACK)
 	}
-	s.input(&seg)
-	s.output()
+	s.cross(&seg)
 }
 
 // transmit sends the guest's stream from its nxt on, as far as its window goes, in segments of at most chunk bytes, and the FIN at
@@ -201,14 +224,13 @@ func (s *subject) transmit(chunk int) (sent bool) {
 		if flags&FIN != 0 {
 			g.nxt++
 		}
-		s.input(&seg)
-		s.output()
+		s.cross(&seg)
 		sent = true
 	}
 	return sent
 }
 
-// finish carries both streams to their ends over a link that loses nothing more, and checks that the connection ends in order.
+// finish carries both streams to their ends, and checks that the connection ends in order.
 func (s *subject) finish() {
 	s.w.t.Helper()
 	g, h := &s.guest, &s.host
@@ -225,7 +247,7 @@ func (s *subject) finish() {
 		g.readAll()
 		moved := g.ackDue
 		s.answer()
-		moved = s.transmit(60000) || moved
+		moved = s.transmit(max(g.chunk, 1)) || moved
 		moved = s.read(8192) || moved
 		s.output()
 		if moved || len(s.wires) > 0 {

@@ -68,7 +68,7 @@ func TestSynOffersOptions(t *testing.T) {
 // A guest that takes up none of what our SYN offers is sent none of it.
 func TestAnswerWithoutOptions(t *testing.T) {
 	w := roomyWorld(t)
-	s := w.accept(largeConfig, guest{iss: 9, scale: -1, buffer: 60000})
+	s := w.accept(largeConfig, guest{iss: 9, scale: -1, buffer: 60000, chunk: 60000})
 	s.output()
 	s.deliver()
 	s.answer()

@@ -111,6 +111,7 @@ type subject struct {
 	watch watch
 	wires []wire // sent to the guest and not yet taken from here
 	lent  [][]byte
+	link  func() int // how many copies of the next segment arrive, either way; nil: 1
 }
 
 // hostSocket is the far end that a connection is joined to. What it is sent has to be the guest's stream; what it says is fromHost.
@@ -329,7 +330,7 @@ func (s *subject) expire() {
 // defaults of a connection under test: a large MTU with segmentation offload, and a guest with all options.
 var (
 	largeConfig = Config{MSS: 65480, MaxGSO: 65495, ISS: 0x1000, TSBase: 77}
-	fullGuest   = guest{iss: 0x5000, mss: 65480, scale: 7, times: true, sack: true, buffer: 1 << 20}
+	fullGuest   = guest{iss: 0x5000, mss: 65480, scale: 7, times: true, sack: true, buffer: 1 << 20, chunk: 60000}
 )
 
 // dial makes a connection that the guest opens: its SYN has arrived, the host's connect is pending.

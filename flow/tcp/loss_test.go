@@ -1,12 +1,40 @@
 package tcp
 
 import (
+	"math/rand/v2"
 	"testing"
 
 	"github.com/vasta-net/vasta/pagepool"
 	"github.com/vasta-net/vasta/stats"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
+
+// Both streams arrive over a link that goes on losing, and now and then repeating, segments in both directions.
+func TestLossyLink(t *testing.T) {
+	for seed := range uint64(6) {
+		w := roomyWorld(t)
+		g := fullGuest
+		g.total, g.buffer, g.chunk, g.times = 200000, 30000, 1448, seed&1 != 0
+		cfg := largeConfig
+		cfg.MSS, cfg.MaxGSO = 1460, int(seed&2)<<14
+		s := w.open(cfg, g)
+		s.host.total = 1 << 20
+		random := rand.New(rand.NewPCG(seed, 1))
+		s.link = func() int {
+			switch n := random.IntN(20); {
+			case n < 2:
+				return 0
+			case n == 2:
+				return 2
+			}
+			return 1
+		}
+		s.finish()
+		if w.stats.TCPRetransmits == 0 || w.stats.TCPOutOfOrder == 0 {
+			t.Errorf("%d retransmissions, %d segments out of order: nothing was lost", w.stats.TCPRetransmits, w.stats.TCPOutOfOrder)
+		}
+	}
+}
 
 // block is a SACK block in stream offsets.
 type block [2]int64

@@ -83,6 +83,7 @@ func (r *schedule) connection(l limits) {
 		ISS:    rapid.SampledFrom(sequences).Draw(t, "ISS"),
 		TSBase: rapid.SampledFrom(sequences).Draw(t, "TSBase"),
 	}
+	g.chunk = 60000
 	g.buffer = max(g.buffer, 1<<max(g.scale, 0)) // what is less than a unit of the window field could never be told
 	g.total = rapid.Int64Range(0, min(200000, 100*l.maxWindow)).Draw(t, "guest's stream")
 	var s *subject
