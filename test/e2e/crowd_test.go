@@ -119,7 +119,7 @@ func startGuest(t *testing.T, ns *lab.Namespace, args ...string) (cmd *lab.Cmd, 
 func TestCrowd(t *testing.T) {
 	const n = 10_000
 	r := start(t)
-	before := r.usage()
+	before, memory := r.usage(), r.memory()
 	var leave []func()
 	for _, f := range families {
 		server, _, line := startGuest(t, r.Inet, "hold", at(f.far, 0))
@@ -147,6 +147,11 @@ func TestCrowd(t *testing.T) {
 	c := r.now()
 	if c.Levels.TCPFlows != n || c.Levels.Fragments != 0 || c.Levels.Pages > readPages {
 		t.Errorf("%+v, want %d idle flows without memory", c.Levels, n)
+	}
+	if each := (r.memory() - memory) / n; each > connectionMemory {
+		t.Errorf("%d bytes for each idle connection, want at most %d", each, connectionMemory)
+	} else {
+		t.Logf("%d bytes for each idle connection", each)
 	}
 	r.wantIdle("with 10,000 idle connections")
 	for _, f := range leave {
