@@ -4,14 +4,18 @@ package worker
 // microseconds, more than all the work on a small request, so a worker that waits for the other half of a conversation does
 // better to stay awake. In bulk it does not: there the processor is better left to whoever makes the data.
 type spinner struct {
-	moved uint64 // bytes moved up to the last wait
+	since int64  // when the current period began
+	moved uint64 // bytes moved up to then
+	bulk  bool   // the period before was one of bulk
 	score int8   // of late spins: up when an event came, down when none did
 	skip  uint8  // waits to go without one
 }
 
 const (
-	// spinBytes is how much may have moved since the last wait for the worker to count as in conversation.
-	spinBytes = 16 << 10
+	// spinBytes is how much may have moved in a period of spinPeriod nanoseconds for the worker to count as in conversation:
+	// half a Gbit/s.
+	spinBytes  = 64 << 10
+	spinPeriod = int64(1e6)
 	// spinScore bounds the score, and so how many vain spins in a row it takes to stop.
 	spinScore = 8
 	// spinSkip is how many waits go by before spinning is tried again after that.
@@ -24,9 +28,11 @@ const (
 func (w *Worker) spinning() bool {
 	s := &w.spinner
 	moved := w.Stats.RxBytes + w.Stats.TxBytes
-	small := moved-s.moved < spinBytes
-	s.moved = moved
-	if w.Spin == 0 || !small {
+	if w.now-s.since >= spinPeriod {
+		s.bulk = moved-s.moved >= spinBytes
+		s.moved, s.since = moved, w.now
+	}
+	if w.Spin == 0 || s.bulk || moved-s.moved >= spinBytes {
 		return false
 	}
 	if s.skip > 0 {
