@@ -1,6 +1,13 @@
 package worker_test
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/vasta-net/vasta/hostsock"
+	"github.com/vasta-net/vasta/hostsock/hosttest"
+	"github.com/vasta-net/vasta/stats"
+	"golang.org/x/sys/unix"
+)
 
 // TestPortReusedInOneBatch: a guest that resets a connection may open the next one between the same ends at once. The worker sees
 // reset and SYN in one batch, and must not take the SYN for the old connection's: the guest would repeat it after a second.
@@ -24,6 +31,32 @@ func TestPortReusedInOneBatch(t *testing.T) {
 			if s := r.w.Snapshot(); s.TCPOpened != 2 || s.TCPFlows != 1 {
 				t.Errorf("%d opened, %d open", s.TCPOpened, s.TCPFlows)
 			}
+		})
+	}
+}
+
+// TestRefusedSYNComesAgain: the guest repeats its SYN while the host's refusal is on its way. It is answered once, and the host
+// is not asked again.
+func TestRefusedSYNComesAgain(t *testing.T) {
+	for _, to := range servers() {
+		t.Run(to.Addr().String(), func(t *testing.T) {
+			r := newRig(t)
+			var s *hosttest.Socket
+			r.host.OnOpen = func(opened *hosttest.Socket) hostsock.Errno {
+				s = opened
+				return 0
+			}
+			c := r.dial(to)
+			r.pump()
+			s.Refuse(unix.ECONNREFUSED)
+			c.syn()
+			r.pump()
+			c.refused()
+			r.dropped(stats.HostRefused, 1)
+			if len(c.segments) != 1 {
+				t.Errorf("%d answers, want one", len(c.segments))
+			}
+			r.idle()
 		})
 	}
 }

@@ -31,9 +31,13 @@ func (w *Worker) tcpInput() {
 	key := flow.NewKey(packet.ProtoTCP, netip.AddrPortFrom(w.pkt.Src, w.pkt.SrcPort), netip.AddrPortFrom(w.pkt.Dst, w.pkt.DstPort))
 	if i, ok := w.table.Get(&key); ok {
 		f := w.flows[i]
-		// A connection that was reset earlier in this batch makes room for the next one between the same ends.
 		if f.conn.State() != tcp.Closed || !w.tcpOutput(f) {
 			w.tcpSegment(f)
+			return
+		}
+		// A connection that was reset earlier in this batch has made room for the next one between the same ends. The SYN of
+		// one that was refused may come again, though.
+		if f.conn.InitialSequence() == w.seg.Seq {
 			return
 		}
 	}

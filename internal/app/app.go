@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/vasta-net/vasta/internal/options"
+	"github.com/vasta-net/vasta/link"
 	"github.com/vasta-net/vasta/netns"
 	"golang.org/x/sys/unix"
 )
@@ -93,7 +94,11 @@ func (n *network) watch(o *options.Options, ns *netns.Namespace, signals <-chan 
 			n.handleSignal(o, ns, s.(unix.Signal))
 		case <-gone:
 			gone = nil // it stays closed
-			n.worker.Log.Warn("the interface inside is gone: the command has no network any more")
+			if errors.Is(n.result, link.ErrGone) {
+				n.worker.Log.Warn("the interface inside is gone: the command has no network any more")
+			} else {
+				n.worker.Log.Error("the command has no network any more", "error", n.result)
+			}
 		case <-ended:
 			return
 		}
@@ -150,8 +155,10 @@ func Attach(o *options.Options) (status int, err error) {
 			log.Info("the namespace is gone")
 			return 0, nil
 		case <-n.done:
-			log.Info("the namespace's interface is gone")
-			return 0, nil
+			if errors.Is(n.result, link.ErrGone) {
+				log.Info("the namespace's interface is gone")
+			}
+			return 0, nil // any other end is for finish to report
 		case s := <-signals:
 			if s == unix.SIGUSR1 {
 				if o.Counters.Enabled {

@@ -10,9 +10,6 @@ import (
 	"github.com/vasta-net/vasta/internal/options"
 )
 
-// loopbacks are what the host's loopback mapping leads to.
-var loopbacks = [2]netip.Addr{forward.V4: netip.AddrFrom4([4]byte{127, 0, 0, 1}), forward.V6: netip.IPv6Loopback()}
-
 // Demo runs vasta's main job on itself: a server in this process, on the host's loopback, and this program again in a
 // namespace, where it fetches a file from the server and sends one back (see DemoInside). It returns what Run does.
 func Demo(o *options.Options) (status int, err error) {

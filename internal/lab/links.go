@@ -1,9 +1,11 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -11,6 +13,9 @@ import (
 
 // LinkName is the name that the veth has at both ends.
 const LinkName = "eth0"
+
+// linkLimit bounds the wait for a link that was set up.
+const linkLimit = 5 * time.Second
 
 // MTU is the largest that veth and TAP links carry as one IP packet, rounded to
 // a multiple of the word size as pasta and slirp4netns do.
@@ -50,7 +55,28 @@ func (l *Lab) join() error {
 	if err := l.Host.configure(HostAddr4, HostAddr6); err != nil {
 		return err
 	}
-	return l.Host.addDefaultRoutes(InetAddr4.Addr(), InetAddr6.Addr())
+	if err := l.Host.addDefaultRoutes(InetAddr4.Addr(), InetAddr6.Addr()); err != nil {
+		return err
+	}
+	return errors.Join(l.Host.awaitLink(), l.Inet.awaitLink())
+}
+
+// awaitLink waits until the veth carries packets. The kernel notices the other end some time after it is up, and until
+// then drops what is sent, such as the first ARP request, which is repeated after a second.
+func (ns *Namespace) awaitLink() error {
+	for deadline := time.Now().Add(linkLimit); ; time.Sleep(time.Millisecond) {
+		var state netlink.LinkOperState
+		err := ns.withLink(LinkName, func(link netlink.Link) error {
+			state = link.Attrs().OperState
+			return nil
+		})
+		if err != nil || state == netlink.OperUp {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s in %s is %s after %v", LinkName, ns.name, state, linkLimit)
+		}
+	}
 }
 
 // configure brings the loopback and the veth up and gives the veth its addresses.

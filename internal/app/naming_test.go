@@ -1,0 +1,167 @@
+package app
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vasta-net/vasta/flow/forward"
+	"github.com/vasta-net/vasta/internal/options"
+	"github.com/vasta-net/vasta/netns"
+)
+
+// testHost is a host with both families behind a router.
+func testHost() netns.Template {
+	family := func(addr, gateway string) netns.Family {
+		return netns.Family{Addrs: []netip.Prefix{netip.MustParsePrefix(addr)}, Gateway: netip.MustParseAddr(gateway)}
+	}
+	return netns.Template{IfName: "eth0", V4: family("192.0.2.2/24", "192.0.2.1"), V6: family("2001:db8::2/64", "2001:db8::1")}
+}
+
+// parsed is a command line that has to be right.
+func parsed(t *testing.T, args string) *options.Options {
+	t.Helper()
+	o, err := options.Parse(append(strings.Fields(args), "--", "true"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &o
+}
+
+// TestNaming checks what the guest is told of, and where its questions go.
+func TestNaming(t *testing.T) {
+	for _, tc := range []struct {
+		name, args, resolv string
+		inside             string // resolvers in the file inside, "" when the host's stays
+		leads              string // addresses inside whose port 53 leads to another, and to which
+	}{
+		{"none", "", "", "", ""},
+		{"reachable", "", "nameserver 198.51.100.53\n", "", ""},
+		{"both families", "", "nameserver 198.51.100.53\nnameserver 2001:db8:53::53\n", "", ""},
+		{"loopback", "", "nameserver 127.0.0.53\n", "169.254.1.1", "169.254.1.1>127.0.0.53"},
+		{"loopback of IPv6", "", "nameserver ::1\n", "2001:db8::1", "2001:db8::1>::1"},
+		{"loopback of both", "", "nameserver 127.0.0.1\nnameserver ::1\n", "169.254.1.1 2001:db8::1", "169.254.1.1>127.0.0.1 2001:db8::1>::1"},
+		{"this machine", "", "nameserver 0.0.0.0\n", "169.254.1.1", "169.254.1.1>127.0.0.1"},
+		{"loopback and another", "", "nameserver 198.51.100.53\nnameserver 127.0.0.1\n", "198.51.100.53 169.254.1.1", "169.254.1.1>127.0.0.1"},
+		{"two on the loopback", "", "nameserver 127.0.0.1\nnameserver 127.0.0.53\n", "169.254.1.1", "169.254.1.1>127.0.0.1"},
+		{"the router, which the gateway mapping hides", "", "nameserver 192.0.2.1\n", "", "192.0.2.1>192.0.2.1"},
+		{"the router, not hidden", "--no-map-gw", "nameserver 192.0.2.1\n", "", ""},
+		{"the router of IPv6", "", "nameserver 2001:db8::1\n", "", "2001:db8::1>2001:db8::1"},
+		{"the host's own address", "", "nameserver 192.0.2.2\n", "169.254.1.1", "169.254.1.1>192.0.2.2"},
+		{"the host's own address, mapped", "--map-guest-addr 192.0.2.9", "nameserver 192.0.2.9\n", "", "192.0.2.9>192.0.2.9"},
+		{"link-local", "", "nameserver fe80::5%eth9\n", "2001:db8::1", "2001:db8::1>fe80::5%eth9"},
+		{"loopback, and the guest lacks the family", "-6", "nameserver 127.0.0.1\nnameserver 2001:db8:53::53\n", "2001:db8:53::53", ""},
+		{"loopback behind a link-local gateway", "-g fe80::1", "nameserver ::1\n", "fe80::1%eth0", "fe80::1>::1"},
+		{"--dns", "-D 198.51.100.9", "nameserver 127.0.0.1\n", "198.51.100.9", ""},
+		{"--dns none", "-D none", "nameserver 127.0.0.1\n", "-", ""},
+		{"--dns-forward", "--dns-forward 10.0.0.53", "nameserver 127.0.0.1\n", "10.0.0.53", "10.0.0.53>127.0.0.1"},
+		{"--dns-forward beside a resolver", "--dns-forward 10.0.0.53", "nameserver 198.51.100.53\n", "", "10.0.0.53>198.51.100.53"},
+		{"--dns-host", "--dns-host 127.0.0.9", "nameserver 127.0.0.1\n", "169.254.1.1", "169.254.1.1>127.0.0.9"},
+		{"--dns-forward and --dns-host", "--dns-forward 10.0.0.53 --dns-host 127.0.0.9", "", "10.0.0.53", "10.0.0.53>127.0.0.9"},
+		{"nonsense", "", "nameserver\nnameserver nobody\n;nameserver ::1\n#nameserver ::1\n", "", ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p, err := makePlan(parsed(t, tc.args), testHost(), []byte(tc.resolv))
+			if err != nil {
+				t.Fatal(err)
+			}
+			servers, _ := parseResolvConf(p.inside.ResolvConf)
+			inside := strings.Trim(fmt.Sprint(servers), "[]")
+			if p.inside.ResolvConf != nil && inside == "" {
+				inside = "-"
+			}
+			var leads []string
+			for f, a := range p.mapping.DNS {
+				if a.IsValid() {
+					leads = append(leads, fmt.Sprintf("%s>%s", a, p.mapping.Resolver[f]))
+				}
+			}
+			if diff := cmp.Diff([]string{tc.inside, tc.leads}, []string{inside, strings.Join(leads, " ")}); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// TestResolvConfLines checks what else the file inside has.
+func TestResolvConfLines(t *testing.T) {
+	const host = "# a comment\nnameserver 127.0.0.1\nsearch example.org example.net\noptions edns0\n\n"
+	for args, want := range map[string]string{
+		"":                 "nameserver 169.254.1.1\nsearch example.org example.net\noptions edns0\n",
+		"-S none":          "nameserver 169.254.1.1\noptions edns0\n",
+		"-S a.example -Sb": "nameserver 169.254.1.1\nsearch a.example b\noptions edns0\n",
+		"-D 198.51.100.9":  "nameserver 198.51.100.9\nsearch example.org example.net\noptions edns0\n",
+	} {
+		p, err := makePlan(parsed(t, args), testHost(), []byte(host))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = "# written by vasta for this namespace\n" + want
+		if diff := cmp.Diff(want, string(p.inside.ResolvConf)); diff != "" {
+			t.Errorf("%s: %s", args, diff)
+		}
+	}
+}
+
+// TestPlanAddresses checks what is copied from the host, what options replace, and where addresses lead.
+func TestPlanAddresses(t *testing.T) {
+	type result struct{ Addrs, Routes, Gateways, Loopbacks string }
+	pair := func(a [2]netip.Addr) string { return strings.Trim(fmt.Sprint(valid(a)), "[]") }
+	for _, tc := range []struct {
+		args string
+		host netns.Template
+		want result
+	}{
+		{"", testHost(), result{"[192.0.2.2/24 2001:db8::2/64]", "[0.0.0.0/0 via 192.0.2.1 ::/0 via 2001:db8::1]", "192.0.2.1 2001:db8::1", "192.0.2.1 2001:db8::1"}},
+		{"-4", testHost(), result{"[192.0.2.2/24]", "[0.0.0.0/0 via 192.0.2.1]", "192.0.2.1", "192.0.2.1"}},
+		{"-6", testHost(), result{"[2001:db8::2/64]", "[::/0 via 2001:db8::1]", "2001:db8::1", "2001:db8::1"}},
+		{"-a 10.0.0.2/8", testHost(), result{"[10.0.0.2/8 2001:db8::2/64]", "[0.0.0.0/0 via 192.0.2.1 ::/0 via 2001:db8::1]", "192.0.2.1 2001:db8::1", "192.0.2.1 2001:db8::1"}},
+		{"-a 10.0.0.2/8 -g 10.0.0.1", testHost(), result{"[10.0.0.2/8 2001:db8::2/64]", "[0.0.0.0/0 via 10.0.0.1 ::/0 via 2001:db8::1]", "10.0.0.1 2001:db8::1", "10.0.0.1 2001:db8::1"}},
+		{"-n 16", testHost(), result{"[192.0.2.2/16 2001:db8::2/64]", "[0.0.0.0/0 via 192.0.2.1 ::/0 via 2001:db8::1]", "192.0.2.1 2001:db8::1", "192.0.2.1 2001:db8::1"}},
+		{"--no-map-gw", testHost(), result{"[192.0.2.2/24 2001:db8::2/64]", "[0.0.0.0/0 via 192.0.2.1 ::/0 via 2001:db8::1]", "192.0.2.1 2001:db8::1", ""}},
+		{"--map-host-loopback 192.0.2.7", testHost(), result{"[192.0.2.2/24 2001:db8::2/64]", "[0.0.0.0/0 via 192.0.2.1 ::/0 via 2001:db8::1]", "192.0.2.1 2001:db8::1", "192.0.2.7 2001:db8::1"}},
+		{"", netns.LocalTemplate(), result{"[169.254.2.1/16]", "[0.0.0.0/0 via 169.254.2.2 ::/0 via fe80::1]", "169.254.2.2 fe80::1", "169.254.2.2 fe80::1"}},
+		{"-4 -a 10.0.0.2/8", netns.Template{}, result{"[10.0.0.2/8]", "[0.0.0.0/0 via 169.254.2.2]", "169.254.2.2", "169.254.2.2"}},
+	} {
+		t.Run(tc.args, func(t *testing.T) {
+			p, err := makePlan(parsed(t, tc.args), tc.host, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			routes := make([]string, 0, len(p.inside.Routes))
+			for _, r := range p.inside.Routes {
+				routes = append(routes, fmt.Sprintf("%s via %s", r.Dst, r.Gateway))
+			}
+			got := result{fmt.Sprint(p.inside.Addrs), fmt.Sprint(routes), pair(p.mapping.Gateway), pair(p.mapping.Loopback)}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	if _, err := makePlan(parsed(t, "-4"), netns.Template{V6: testHost().V6}, nil); err == nil || strings.Contains(err.Error(), "\n") {
+		t.Errorf("a host without the family: %v, want one line", err)
+	}
+}
+
+// TestPlanPorts checks where forwarded ports are listened on, and what they lead to.
+func TestPlanPorts(t *testing.T) {
+	for args, want := range map[string][]forward.Port{
+		"-t 80":                {{Listen: netip.MustParseAddrPort("[::]:80"), To: 80}},
+		"-4 -t 80":             {{Listen: netip.MustParseAddrPort("0.0.0.0:80"), To: 80}},
+		"-t 127.0.0.1/80:8080": {{Listen: netip.MustParseAddrPort("127.0.0.1:80"), To: 8080}},
+		"-t ::1%lo/8000-8001:9000-9001": {
+			{Listen: netip.MustParseAddrPort("[::1]:8000"), Device: "lo", To: 9000},
+			{Listen: netip.MustParseAddrPort("[::1]:8001"), Device: "lo", To: 9001},
+		},
+	} {
+		p, err := makePlan(parsed(t, args), testHost(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, p.ports.tcp, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+			t.Errorf("%s: %s", args, diff)
+		}
+	}
+}
