@@ -181,12 +181,26 @@ func (w *Worker) tcpConfig(guest, peer netip.AddrPort) tcp.Config {
 	if v6 {
 		ipLen, tso, limit = packet.IPv6Len, w.feat.TSO6, 65535
 	}
-	c := tcp.Config{MSS: w.MTU - ipLen - packet.TCPLen, V6: v6, ISS: w.initialSequence(guest, peer)}
+	c := tcp.Config{MSS: alignedMSS(w.MTU - ipLen - packet.TCPLen), V6: v6, ISS: w.initialSequence(guest, peer)}
 	c.TSBase = c.ISS * 0x9e3779b1
 	if tso {
 		c.MaxGSO = limit - packet.TCPLen
 	}
 	return c
+}
+
+// alignedMSS rounds a large MSS down such that the payload of a segment with timestamps is whole cache lines. Copies of 64 KiB that
+// start anywhere in a line cost the guest's kernel, and ours, a fifth more.
+func alignedMSS(n int) int {
+	const (
+		large      = 8 << 10
+		line       = 64
+		timestamps = 12 // bytes, RFC 7323 appendix A
+	)
+	if n < large {
+		return n
+	}
+	return (n-timestamps)/line*line + timestamps
 }
 
 // initialSequence is RFC 6528's: a keyed hash of the ends, plus a clock of 4 microseconds.
