@@ -9,8 +9,10 @@ import (
 	"github.com/gopacket/gopacket/layers"
 	"github.com/vasta-net/vasta/hostsock"
 	"github.com/vasta-net/vasta/hostsock/hosttest"
+	"github.com/vasta-net/vasta/link"
 	"github.com/vasta-net/vasta/link/linktest"
 	"github.com/vasta-net/vasta/packet"
+	"github.com/vasta-net/vasta/pagepool"
 	"github.com/vasta-net/vasta/worker"
 	"golang.org/x/sys/unix"
 )
@@ -41,7 +43,19 @@ func (t *tape) bytes(n int) []byte {
 // choose reads an index below n.
 func (t *tape) choose(n int) int { return int(t.byte()) % n }
 
-// What a tape says, one byte each, with what follows it.
+// A tape begins with a byte that says how frames are cut into pieces, and one with these bits.
+const (
+	optPlain    = 1 << iota // a link without offloads
+	optSmallMTU             // of 1500 bytes
+	optCapture
+	optNoTCP
+	optNoUDP
+	optNoICMP
+	optPending  // connects wait for the tape
+	optFewPages // for what the guest has not acknowledged
+)
+
+// What a tape says then, one byte each, with what follows it.
 const (
 	opRaw      = iota // virtio-net header, length, that many bytes of a frame
 	opTemplate        // which, whether checksums are made right, edits: offset and value until offset 0
@@ -56,6 +70,9 @@ const (
 	numFuzzOps
 )
 
+// maxFuzzFlows is so small that the table fills up.
+const maxFuzzFlows = 6
+
 // fuzzRun is one run of a tape.
 type fuzzRun struct {
 	*rig
@@ -65,6 +82,7 @@ type fuzzRun struct {
 	segment   layers.TCP // the last one
 	listeners [2]*hosttest.Socket
 	full      bool // the link
+	few       bool // pages
 }
 
 // fuzzConn is the guest's view of a connection, as far as it takes to make segments that fit.
@@ -145,8 +163,8 @@ func (r *fuzzRun) play() {
 			r.link.Refuse(r.choose(16))
 		case opTime:
 			d := int64(1000) << r.choose(28)
-			if r.full { // the worker looks every millisecond, which would take long
-				d = min(d, 100*millisecond)
+			if r.full || r.few { // the worker looks every millisecond, which would take long
+				d = min(d, second)
 			}
 			r.run(d)
 		}
@@ -155,7 +173,8 @@ func (r *fuzzRun) play() {
 }
 
 var fuzzErrors = []hostsock.Errno{0, unix.EAGAIN, unix.ECONNREFUSED, unix.ECONNRESET, unix.EPIPE, unix.EMFILE, unix.ENOBUFS, unix.ENOMEM,
-	unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EACCES, unix.EADDRNOTAVAIL, unix.EADDRINUSE, unix.EMSGSIZE, unix.EINVAL, unix.ENOTCONN, unix.ETIMEDOUT}
+	unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EACCES, unix.EADDRNOTAVAIL, unix.EADDRINUSE, unix.EMSGSIZE, unix.EINVAL, unix.ENOTCONN, unix.ETIMEDOUT,
+	unix.ECONNABORTED, unix.EIO}
 
 // template sends one of the valid frames with a few bytes changed.
 func (r *fuzzRun) template() {
@@ -305,7 +324,7 @@ func (r *fuzzRun) check() {
 	if s.Promised > s.Budget || s.Held > s.Promised {
 		r.t.Fatalf("%d bytes are held, %d promised, of a budget of %d", s.Held, s.Promised, s.Budget)
 	}
-	if s.Flows != s.TCPFlows+s.UDPFlows+s.ICMPFlows || s.Flows > 16 {
+	if s.Flows != s.TCPFlows+s.UDPFlows+s.ICMPFlows || s.Flows > maxFuzzFlows {
 		r.t.Fatalf("%d flows: TCP %d, UDP %d, ICMP %d", s.Flows, s.TCPFlows, s.UDPFlows, s.ICMPFlows)
 	}
 	for _, s := range r.host.Sockets() {
@@ -320,8 +339,9 @@ func seeds() (all [][]byte) {
 		return []byte{opSegment, conn, flags, 0, 0xff, 0xff, byte(n >> 8), byte(n), 0}
 	}
 	sock := func(i, what byte, n uint16) []byte { return []byte{opPeer, i, what, byte(n >> 8), byte(n)} }
+	var options byte
 	s := func(parts ...[]byte) {
-		tape := []byte{7} // how frames are cut
+		tape := []byte{7, options}
 		for _, p := range parts {
 			tape = append(tape, p...)
 		}
@@ -338,8 +358,22 @@ func seeds() (all [][]byte) {
 	s([]byte{opUDP, 0, 10, 52, 0, 100, 0, 0}, sock(first, 2, 1000), sock(first, 7, 2), []byte{opTime, 27}, []byte{opTime, 27})
 	s([]byte{opUDP, 1, 10, 52, 0xf0, 0, 5, 0}, []byte{opFail, 10, 2, 3}, []byte{opUDP, 1, 10, 52, 0xf0, 0, 5, 0})
 	s([]byte{opInbound, 0, 10, 0}, []byte{opInbound, 1, 10, 1, 0, 100}, []byte{opInbound, 2, 1, 0}, []byte{opFail, 5, 5, 3}, []byte{opInbound, 0, 11, 0}, []byte{opTime, 18})
+	for bit := range 8 {
+		options = 1 << bit
+		s(open(1), sock(first, 0, 0), seg(1, ack|psh, 60000), sock(first, 2, 60000), sock(first, 2, 60000), seg(1, ack|fin, 0), seg(1, ack, 0),
+			[]byte{opUDP, 0, 10, 52, 0, 100, 0, 0}, sock(first+1, 2, 1000), []byte{opTemplate, 6, 0, 0, 0}, []byte{opTime, 20})
+		s(open(0), sock(first, 1, 1), seg(0, ack, 10))
+	}
+	options = 0
+	ping := []byte{opTemplate, 6, 0, 0, 0}
+	s(ping, sock(first, 8, 0), ping, sock(first, 7, 8), ping, sock(first, 2, 9), []byte{opTime, 27})
+	s([]byte{opInbound, 0, 10, 0}, []byte{opSegment, 0, syn | ack, 0, 0xff, 0xff, 0, 0, 0}, sock(first, 2, 100), sock(first, 5, 0))
 	for op := range byte(hosttest.OpenPing) + 1 {
-		s([]byte{opFail, op, 5, 2}, open(0), []byte{opUDP, 0, 10, 52, 0, 100, 0, 0}, []byte{opTemplate, 6, 0, 0, 0}, sock(first, 2, 100))
+		for err := range byte(len(fuzzErrors)) {
+			s([]byte{opFail, op, err, 2}, open(0), []byte{opUDP, 0, 10, 52, 0, 100, 0, 0}, ping, sock(first, 2, 100), seg(0, ack, 100),
+				sock(first+1, 2, 100), sock(first+2, 2, 100), []byte{opUDP, 0, 10, 52, 0, 100, 0, 0}, ping, []byte{opInbound, 0, 10, 0},
+				[]byte{opInbound, 0, 10, 1, 0, 9}, seg(0, ack|fin, 0), sock(first, 4, 0), []byte{opTime, 18})
+		}
 	}
 	for i, frame := range templates() {
 		s([]byte{opTemplate, byte(i), 0, 0, 0}, []byte{opTemplate, byte(i), 1, 0, 20, 9, 0, 0}, []byte{opTemplate, byte(i), 9, 0, 0, 0, 30})
@@ -358,11 +392,32 @@ func FuzzWorker(f *testing.F) {
 	frames := templates()
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := &fuzzRun{tape: tape{b}, templates: frames}
-		q := linktest.New(allFeatures)
-		if seed := r.byte(); seed != 0 {
-			q.Split(rand.New(rand.NewPCG(uint64(seed), 0)), 1+int(seed)%70)
+		cut, options := r.byte(), r.byte()
+		features := allFeatures
+		if options&optPlain != 0 {
+			features = link.Features{}
 		}
-		r.rig = newRigOn(t, q, func(c *worker.Config) { c.MaxFlows, c.Budget, c.MaxFlight = 16, 300<<10, 200<<10 })
+		q := linktest.New(features)
+		if cut != 0 {
+			q.Split(rand.New(rand.NewPCG(uint64(cut), 0)), 1+int(cut)%70)
+		}
+		r.rig = newRigOn(t, q, func(c *worker.Config) {
+			c.MaxFlows, c.Budget, c.MaxFlight = maxFuzzFlows, 150<<10, 200<<10
+			if options&optSmallMTU != 0 {
+				c.MTU = 1500
+			}
+			if options&optCapture != 0 {
+				c.Capture = func(worker.Direction, *packet.NetHdr, [][]byte) {}
+			}
+			c.NoTCP, c.NoUDP, c.NoICMP = options&optNoTCP != 0, options&optNoUDP != 0, options&optNoICMP != 0
+			if r.few = options&optFewPages != 0; r.few {
+				_ = c.Send.Close()
+				c.Send = newPool(t, 5*pagepool.PageSize)
+			}
+		})
+		if options&optPending != 0 {
+			r.host.OnOpen = nil
+		}
 		r.listeners[0] = r.forward(at(netip.IPv6Unspecified(), 8000), 5000, false)
 		r.listeners[1] = r.forward(at(netip.IPv6Unspecified(), 8000), 5000, true)
 		for i, to := range []netip.AddrPort{at(server4, 80), at(server6, 80), at(gw4, 81), at(dns6, 53)} {
