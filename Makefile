@@ -63,15 +63,16 @@ fuzz:
 	for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -r -n1 dirname | sort -u); do \
 		for target in $$(grep -rhoE '^func Fuzz[A-Za-z0-9_]+' $$dir/*_test.go | sed 's/^func //'); do \
 			echo "== $$dir $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$dir; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$dir; \
 		done; \
 	done
 
 bench: build
 	$(SUDO) ./bin/vasta bench net $(BENCHFLAGS)
 
-# The long forms: every fuzz target for SOAKTIME, then the race detector.
-soak:
+# The long forms: the end-to-end tests that take long, every fuzz target for SOAKTIME, then the race detector.
+soak: prepare
+	$(GO) test -count=1 -timeout 30m -tags soak $(TESTEXEC) ./test/e2e
 	$(MAKE) fuzz FUZZTIME=$(SOAKTIME)
 	$(MAKE) race
 
