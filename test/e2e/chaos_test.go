@@ -138,7 +138,7 @@ func TestSamePortAgain(t *testing.T) {
 	if n := snmp(t, r.Guest, "RetransSegs"); n != 0 {
 		t.Errorf("the guest had to repeat %d segments: its SYN was not answered", n)
 	}
-	r.settle(2 * time.Second)
+	r.settle()
 }
 
 func reuseAddr(_, _ string, c syscall.RawConn) error {

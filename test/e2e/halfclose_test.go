@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"testing"
-	"time"
 )
 
 // halfCloseSize is long enough to take seconds, and many windows.
@@ -43,7 +42,7 @@ func TestHalfClose(t *testing.T) {
 			}
 		})
 	})
-	r.settle(2 * time.Second)
+	r.settle()
 }
 
 // TestCloseIsSeen checks that an end without data, at either side, is the other side's end.
@@ -62,5 +61,5 @@ func TestCloseIsSeen(t *testing.T) {
 			t.Errorf("%d bytes and %v, want the end", n, err)
 		}
 	})
-	r.settle(time.Second)
+	r.settle()
 }

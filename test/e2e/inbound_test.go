@@ -62,7 +62,7 @@ func TestForwardedTCP(t *testing.T) {
 			})
 		}
 	})
-	if c := r.settle(2 * time.Second); c.TCP.Accepted != 8 || c.TCP.Retransmits != 0 {
+	if c := r.settle(); c.TCP.Accepted != 8 || c.TCP.Retransmits != 0 {
 		t.Errorf("%+v, want 8 accepted and nothing sent again", c.TCP)
 	}
 }
@@ -80,7 +80,7 @@ func TestForwardedToClosedPort(t *testing.T) {
 			t.Errorf("%s, want a reset", errorText(err))
 		}
 	})
-	r.settle(time.Second)
+	r.settle()
 }
 
 // TestForwardedUDP exchanges datagrams that begin outside.

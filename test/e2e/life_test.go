@@ -266,6 +266,9 @@ func removeLink(t *testing.T, ns *lab.Namespace) {
 // TestInterfaceRemoved checks that the command goes on when root inside removes the interface, and that vasta says so.
 func TestInterfaceRemoved(t *testing.T) {
 	r := start(t)
+	if err := attempt(r, "tcp", at(families[0].gateway, closedPort)); err == nil {
+		t.Error("connected")
+	}
 	removeLink(t, r.Guest)
 	eventually(t, "no warning", func() bool { return len(linesWith(r.log.String(), "interface inside is gone")) == 1 })
 	before := r.cpuTime()

@@ -95,7 +95,7 @@ func TestFewDescriptors(t *testing.T) {
 			t.Errorf("connection %d: %v", i, err)
 		}
 	}
-	r.settle(2 * time.Second)
+	r.settle()
 	if err := echoes(mustDial(t, r.Inet, f.host, outerPort)); err != nil {
 		t.Errorf("a connection from outside: %v", err)
 	}
@@ -132,7 +132,7 @@ func TestOutOfDescriptors(t *testing.T) {
 	for _, c := range open {
 		c.Close()
 	}
-	if c := r.settle(2 * time.Second); c.Drops["no_descriptors"] < 2 {
+	if c := r.settle(); c.Drops["no_descriptors"] < 2 {
 		t.Errorf("the refusals are not counted: %v", c.Drops)
 	}
 	r.wantIdle("afterwards")
@@ -152,5 +152,5 @@ func TestBudgetSpent(t *testing.T) {
 			t.Errorf("connection %d: %v", i, err)
 		}
 	}
-	r.settle(2 * time.Second)
+	r.settle()
 }

@@ -136,16 +136,33 @@ func TestLoopbackResolver(t *testing.T) {
 	}
 }
 
-// TestReachableResolver checks that a resolver that the guest can reach itself is left as it is.
+// TestReachableResolver checks that a resolver that the guest can reach by its own address is left as it is, also where the
+// gateway mapping would hide it.
 func TestReachableResolver(t *testing.T) {
 	l := newLab(t)
-	resolver(t, l.Inet, lab.FarAddr4.Addr())
-	conf := "nameserver " + lab.FarAddr4.Addr().String() + "\n"
-	if inside := withResolvConf(t, l, conf, "--", "cat", "/etc/resolv.conf"); inside != conf {
-		t.Errorf("the resolv.conf inside:\n%s", inside)
+	for name, addr := range map[string]netip.Addr{
+		"far": lab.FarAddr4.Addr(), "the router": lab.InetAddr4.Addr(), "the router of IPv6": lab.InetAddr6.Addr(),
+	} {
+		resolver(t, l.Inet, addr)
+		conf := "nameserver " + addr.String() + "\n"
+		if inside := withResolvConf(t, l, conf, "--", "cat", "/etc/resolv.conf"); inside != conf {
+			t.Errorf("%s: the resolv.conf inside:\n%s", name, inside)
+		}
+		if out := withResolvConf(t, l, conf, "--", guestPath, "lookup", knownName); !strings.Contains(out, knownAddr4.String()) {
+			t.Errorf("%s: Go's resolver says %q", name, out)
+		}
 	}
-	out := withResolvConf(t, l, conf, "--", guestPath, "lookup", knownName)
-	if !strings.Contains(out, knownAddr4.String()) {
-		t.Errorf("Go's resolver says %q", out)
+}
+
+// TestResolverOfTheHost checks that names resolve when the host's resolver listens on the host's own address, which is the guest's
+// as well.
+func TestResolverOfTheHost(t *testing.T) {
+	l := newLab(t)
+	for _, addr := range []netip.Addr{lab.HostAddr4.Addr(), lab.HostAddr6.Addr()} {
+		resolver(t, l.Host, addr)
+		out := withResolvConf(t, l, "nameserver "+addr.String()+"\n", "--", guestPath, "lookup", knownName)
+		if !strings.Contains(out, knownAddr4.String()) {
+			t.Errorf("%s: Go's resolver says %q", addr, out)
+		}
 	}
 }

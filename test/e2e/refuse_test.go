@@ -36,7 +36,7 @@ func TestConnectRefused(t *testing.T) {
 			}
 		}
 	})
-	if c := r.settle(time.Second); c.Drops["host_refused"] != 80 {
+	if c := r.settle(); c.Drops["host_refused"] != 80 {
 		t.Errorf("%d refusals counted, want 80", c.Drops["host_refused"])
 	}
 }
@@ -75,7 +75,7 @@ func TestUnreachable(t *testing.T) {
 			}
 		}
 	}
-	if c := r.settle(time.Second); c.Drops["host_unreachable"] == 0 {
+	if c := r.settle(); c.Drops["host_unreachable"] == 0 {
 		t.Errorf("nothing counted: %v", c.Drops)
 	}
 }
@@ -139,7 +139,7 @@ func TestNoRouter(t *testing.T) {
 			t.Errorf("%s: %v, want unreachable", to, err)
 		}
 	}
-	r.settle(time.Second)
+	r.settle()
 }
 
 // TestReset checks both directions of a reset: SO_LINGER 0 at one end is ECONNRESET at the other.
@@ -203,7 +203,7 @@ func TestReset(t *testing.T) {
 			}
 		})
 	})
-	r.settle(time.Second)
+	r.settle()
 }
 
 func errorText(err error) string {

@@ -243,17 +243,20 @@ func (r *rig) readCounters() (c counters) {
 // readPages is how many pages may be in use without a flow: those that host data is read into.
 const readPages = 4
 
+// settleLimit bounds the wait for the end of flows whose ends are closed.
+const settleLimit = 5 * time.Second
+
 // settle waits until nothing is left of the flows of the test, and fails with what is left otherwise.
-func (r *rig) settle(limit time.Duration) counters {
+func (r *rig) settle() counters {
 	r.t.Helper()
-	for deadline := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(settleLimit); ; time.Sleep(10 * time.Millisecond) {
 		c := r.now()
 		l := c.Levels
 		if l.TCPFlows == 0 && l.PromisedBytes == 0 && l.HeldBytes == 0 && l.Fragments == 0 && l.Pages <= readPages {
 			return c
 		}
 		if time.Now().After(deadline) {
-			r.t.Fatalf("%v after the load there are left: %+v", limit, l)
+			r.t.Fatalf("%v after the load there are left: %+v", settleLimit, l)
 		}
 	}
 }
@@ -267,7 +270,7 @@ type usage struct {
 // usage tells what vasta uses without a flow.
 func (r *rig) usage() usage {
 	r.t.Helper()
-	c := r.settle(5 * time.Second)
+	c := r.settle()
 	return usage{r.descriptors(), c.Process.Goroutines}
 }
 

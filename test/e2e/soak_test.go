@@ -43,7 +43,7 @@ func TestSoakConnections(t *testing.T) {
 		}
 	}
 	t.Logf("%.0f connections a second", total/time.Since(began).Seconds())
-	if c := r.settle(5 * time.Second); c.TCP.Opened != total || c.TCP.Closed != total || c.Dropped != 0 {
+	if c := r.settle(); c.TCP.Opened != total || c.TCP.Closed != total || c.Dropped != 0 {
 		t.Errorf("%+v, drops %v; want %d opened and closed, and none dropped", c.TCP, c.Drops, total)
 	}
 	r.wantUsage(before)

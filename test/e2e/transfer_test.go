@@ -39,7 +39,7 @@ func TestTransfer(t *testing.T) {
 			if n := snmp(t, r.Guest, "RetransSegs"); n != 0 {
 				t.Errorf("the guest sent %d segments again", n)
 			}
-			if c := r.settle(2 * time.Second); c.TCP.Retransmits != 0 {
+			if c := r.settle(); c.TCP.Retransmits != 0 {
 				t.Errorf("vasta sent %d segments again", c.TCP.Retransmits)
 			}
 		})

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vasta-net/vasta/internal/lab"
 )
@@ -74,7 +73,7 @@ func TestCounters(t *testing.T) {
 	if _, err := dial(r.Guest, f.far, closedPort); err == nil {
 		t.Error("connected")
 	}
-	r.settle(time.Second)
+	r.settle()
 	r.stop()
 	b, err := os.ReadFile(r.counters)
 	if err != nil {

@@ -48,7 +48,7 @@ func TestSlowServer(t *testing.T) {
 	if n := snmp(t, r.Guest, "RetransSegs"); n != 0 {
 		t.Errorf("the guest sent %d segments again", n)
 	}
-	r.settle(2 * time.Second)
+	r.settle()
 }
 
 // TestZeroWindow checks that a guest that does not read for a while gets everything when it does.
@@ -67,7 +67,7 @@ func TestZeroWindow(t *testing.T) {
 			t.Errorf("%s: %v", f.name, err)
 		}
 	}
-	r.settle(2 * time.Second)
+	r.settle()
 }
 
 // TestSmallWrites sends a stream in segments of one byte, both ways.
@@ -94,7 +94,7 @@ func TestSmallWrites(t *testing.T) {
 	if n := snmp(t, r.Guest, "RetransSegs"); n != 0 {
 		t.Errorf("the guest sent %d segments again", n)
 	}
-	r.settle(time.Second)
+	r.settle()
 }
 
 // TestUrgentData checks that urgent bytes stay where they were sent.
@@ -139,7 +139,7 @@ func TestUrgentData(t *testing.T) {
 			t.Errorf("got %q (%v) from the server, want the urgent byte in its place", got, err)
 		}
 	})
-	r.settle(time.Second)
+	r.settle()
 }
 
 // TestShortConnections opens and closes many connections in turn and leaves nothing of them.
@@ -164,7 +164,7 @@ func TestShortConnections(t *testing.T) {
 			return nil
 		})
 	}
-	c := r.settle(2 * time.Second)
+	c := r.settle()
 	if c.TCP.Opened < 2*each || c.TCP.Opened != c.TCP.Closed {
 		t.Errorf("%d opened and %d closed, want at least %d", c.TCP.Opened, c.TCP.Closed, 2*each)
 	}
