@@ -104,6 +104,21 @@ func (c *console) expect(pattern string) {
 	}
 }
 
+// insist types text again and again until a pattern appears: what it needs may not be there yet, which a terminal does not
+// tell.
+func (c *console) insist(text, pattern string) {
+	c.t.Helper()
+	re := regexp.MustCompile(pattern)
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+		c.enter(text)
+		time.Sleep(100 * time.Millisecond)
+		if re.MatchString(c.out.String()[c.mark:]) {
+			break
+		}
+	}
+	c.expect(pattern)
+}
+
 // Keys of a terminal.
 const (
 	ctrlC = "\x03"
@@ -126,17 +141,15 @@ func TestJobControlOutside(t *testing.T) {
 	c.expect(`Stopped.*vasta`)
 	c.enter("fg\n")
 	c.expect(`vasta.*sleep 1000`)
-	c.enter(ctrlC)
-	c.expect(`ready>`)
+	c.insist(ctrlC, `ready>`)
 	c.enter("echo status=$?\n")
 	c.expect(`status=130\s`)
 
 	// In the background it stops when it wants to read, and goes on in the foreground.
 	c.enter(vastaPath + " -q -- sh -c 'echo ag''ain; read line; echo got=$line' &\n")
 	c.expect(`again`)
-	time.Sleep(300 * time.Millisecond) // a shell tells of a stopped job with the next prompt alone
-	c.enter("jobs\n")
-	c.expect(`Stopped.*vasta`)
+	c.insist("jobs\n", `Stopped.*vasta`)
+	c.expect(`ready>`)
 	c.enter("fg\n")
 	c.expect(`vasta`)
 	c.enter("words\n")
@@ -159,11 +172,10 @@ func TestJobControlInside(t *testing.T) {
 	c.expect(`sleeping`)
 	c.enter(ctrlZ)
 	c.expect(`Stopped`)
+	c.expect(`ready>`)
 	c.enter("fg\n")
 	c.expect(`sleep 1000`)
-	time.Sleep(50 * time.Millisecond) // the shell says so first, and gives the terminal away then
-	c.enter(ctrlC)
-	c.expect(`ready>`)
+	c.insist(ctrlC, `ready>`) // the shell says so first, and gives the terminal away then
 	c.enter("echo status=$?\n")
 	c.expect(`status=130\s`)
 	c.enter("exit 5\n")
