@@ -37,7 +37,8 @@ func TestCommandEnvironment(t *testing.T) {
 		{"no capabilities as oneself", `"$0" -q --keep-id -- sh -c 'grep -c "CapEff:.0000000000000000" /proc/self/status'`, "1\n"},
 		{"ids", `"$0" -q -- id -u; "$0" -q --keep-id -- id -u`, "0\n31000\n"},
 		{"ignored signals", `trap '' HUP INT; "$0" -q -- sh -c 'kill -HUP $$; kill -INT $$; echo alive'`, "alive\n"},
-		{"signals that are not ignored", `"$0" -q -- sh -c 'grep SigIgn: /proc/self/status' | tr -d '\t'`, "SigIgn:0000000000000000\n"},
+		// Signals 32 and 33 are glibc's own; its posix_spawn, and so make, ignores them.
+		{"signals that are not ignored", `v=$("$0" -q -- sed -n 's/SigIgn:\t//p' /proc/self/status); printf '%x' $((0x$v & ~0x180000000))`, "0"},
 		{"blocked signals", `"$0" -q -- sh -c 'grep SigBlk: /proc/self/status' | tr -d '\t'`, "SigBlk:0000000000000000\n"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
