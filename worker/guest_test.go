@@ -30,8 +30,7 @@ type guestConn struct {
 	peerScale     uint8
 	rcvNxt        int64
 	tsRecent      uint32
-	opened, ended bool // both SYNs are acknowledged; the peer's FIN was received
-	finAt         int64
+	opened, ended bool          // both SYNs are acknowledged; the peer's FIN was received
 	segments      []*layers.TCP // all that came
 	reset         *layers.TCP   // the RST that came
 	dataFrames    int
@@ -75,12 +74,6 @@ func (c *guestConn) syn() {
 // send sends one segment at offset off. Flags are as in t; ACK is added once there is something to acknowledge.
 func (c *guestConn) send(t layers.TCP, off int64, payload []byte) {
 	c.r.inject(c.segment(t, off, payload))
-}
-
-// sendGSO sends payload as one frame that is to be cut into segments of size bytes.
-func (c *guestConn) sendGSO(off int64, payload []byte, size uint16) {
-	frame := c.segment(layers.TCP{PSH: true}, off, payload)
-	c.r.link.Inject(offload(c.local.Addr(), c.remote.Addr(), frame, size), frame)
 }
 
 func (c *guestConn) segment(t layers.TCP, off int64, payload []byte) []byte {
