@@ -154,7 +154,11 @@ func TestStageKeepsAlive(t *testing.T) {
 func TestOrphansAreReaped(t *testing.T) {
 	out := inside(t, Config{}, `
 		for i in 1 2 3 4 5; do (sleep 0.02 & echo $! >>`+filepath.Join(t.TempDir(), "pids")+`); done
-		(sleep 30 & echo $!) | { read pid; grep PPid /proc/$pid/status; }
+		(sleep 30 & echo $!) | {
+			read pid
+			for i in 1 2 3 4 5 6 7 8 9; do grep -q 'PPid:.1$' /proc/$pid/status && break; sleep 0.1; done # its parent is about to end
+			grep PPid /proc/$pid/status
+		}
 		sleep 0.3; grep -l '^State:.Z' /proc/[0-9]*/status; pgrep -c sleep`)
 	if want := "PPid:\t1\n1\n"; out != want {
 		t.Errorf("got %q, want %q: orphans belong to the stage and leave no zombies", out, want)
