@@ -24,7 +24,8 @@ TESTEXEC := -exec "sudo -E env PATH=$$PATH"
 endif
 
 # 180 s for each package and 15 minutes in all are promises to whoever waits for them; a package that breaks one fails.
-TESTFLAGS ?= -timeout 180s -count=1
+# One package at a time: tests of signals, terminals and transfers share two cores badly.
+TESTFLAGS ?= -timeout 180s -count=1 -p 1
 WHOLE     := timeout --signal=INT 15m
 SOAKTIME  ?= 10m
 # The race detector cannot judge memory that is mapped outside the Go heap: it runs where everything is on the heap.

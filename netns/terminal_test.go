@@ -168,11 +168,12 @@ func TestTerminalSelfStop(t *testing.T) {
 	c.expect("status=6")
 }
 
-// TestTerminalBackground continues a command in the background, where it must not take the terminal.
+// TestTerminalBackground continues a command in the background, where it must not take the terminal. The shell waits for a process it
+// has forked before: one that it is about to start with vfork would be stopped in its stead.
 func TestTerminalBackground(t *testing.T) {
 	c := newConsole(t, "bash", "--norc", "-i")
 	c.expect("outer> ")
-	c.typeLine(`$VASTA sh -c 'echo rea""dy; sleep 0.3; echo do""ne'`)
+	c.typeLine(`$VASTA sh -c 'sleep 0.3 & echo rea""dy; wait; echo do""ne'`)
 	c.expect("ready")
 	c.press(ctrlZ)
 	c.expect("Stopped")

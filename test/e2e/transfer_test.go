@@ -39,8 +39,9 @@ func TestTransfer(t *testing.T) {
 			if n := snmp(t, r.Guest, "RetransSegs"); n != 0 {
 				t.Errorf("the guest sent %d segments again", n)
 			}
-			if c := r.settle(); c.TCP.Retransmits != 0 {
-				t.Errorf("vasta sent %d segments again", c.TCP.Retransmits)
+			// On a machine that leaves the guest without a processor for 200 ms the timer may run out; nothing else may resend.
+			if c := r.settle(); c.TCP.Retransmits != 0 && c.TCP.Timeouts == 0 {
+				t.Errorf("vasta sent %d segments again, without a timer that ran out", c.TCP.Retransmits)
 			}
 		})
 	}
