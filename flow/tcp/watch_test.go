@@ -14,7 +14,6 @@ type watch struct {
 	acked     int64 // what the connection acknowledged last
 	maxEdge   int64 // highest right edge that it told
 	scale     uint8 // of the connection's window fields
-	hostile   bool  // the guest keeps to no rule: what it means by its segments is not to be known
 }
 
 // arrives takes note of a segment of the guest, before the connection sees it.
