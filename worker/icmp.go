@@ -53,26 +53,12 @@ func (w *Worker) icmpOpen(key flow.Key) *flowSlot {
 	f.head = makeHeader(w.pkt.Dst, w.pkt.Src, w.pkt.Proto, 0, hopLimit)
 	// With the guest's identifier the socket could take another's replies: the kernel lets ping sockets share one.
 	fd, err := w.Host.OpenPing(0, to.Addr())
-	if err == 0 {
-		f.fd = fd
-		err = w.Host.Watch(fd, token(tokenFlow, f.gen, f.index))
+	opened := w.datagramOpened(f, fd, err)
+	if err == unix.EACCES && !w.pingRefused {
+		w.pingRefused = true
+		w.Log.Warn("ping: this user may not open echo sockets; as root: sysctl -w net.ipv4.ping_group_range='0 2147483647'")
 	}
-	if err != 0 {
-		w.Stats.Drop(openReason(err))
-		if w.talks {
-			w.logRefused(f, err)
-		}
-		if err == unix.EACCES && !w.pingRefused {
-			w.pingRefused = true
-			w.Log.Warn("ping: this user may not open echo sockets; as root: sysctl -w net.ipv4.ping_group_range='0 2147483647'")
-		}
-		if openReason(err) == stats.HostUnreachable {
-			w.quoteError(err)
-		}
-		w.closeDatagram(f)
-		return nil
-	}
-	return f
+	return opened
 }
 
 // icmpRead moves echo replies from the host socket to the guest, and reports whether there may be more.

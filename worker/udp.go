@@ -109,6 +109,12 @@ func (w *Worker) udpOpen(key flow.Key) *flowSlot {
 		from.Addr = netip.AddrPortFrom(local, 0)
 		fd, err = w.Host.OpenUDP(from, to, false)
 	}
+	return w.datagramOpened(f, fd, err)
+}
+
+// datagramOpened ends the opening of the UDP or ICMP flow f for the packet in w.pkt: fd and err are what the host answered. On
+// failure the guest is told where there is a reason for it, the flow ends, and the answer is nil.
+func (w *Worker) datagramOpened(f *flowSlot, fd int, err hostsock.Errno) *flowSlot {
 	if err == 0 {
 		f.fd = fd
 		err = w.Host.Watch(fd, token(tokenFlow, f.gen, f.index))
