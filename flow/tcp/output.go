@@ -1,10 +1,6 @@
 package tcp
 
-import (
-	"encoding/binary"
-
-	"github.com/vasta-net/vasta/pagepool"
-)
+import "github.com/vasta-net/vasta/pagepool"
 
 // FrameLen is how many bytes the largest frame toward the guest carries: what HostPage should be given in one piece.
 func (c *Conn) FrameLen() int { return c.frameLen }
@@ -216,105 +212,6 @@ func (c *Conn) sent(env *Env, off, end int64) {
 	c.max = max(c.max, end)
 	if c.rtoAt == 0 {
 		c.rtoAt = env.Now + c.rto
-	}
-}
-
-// ackDue reports whether an ACK without data is worth a segment now.
-func (c *Conn) ackDue(env *Env) bool {
-	if c.has(ackNow) || c.has(ackSoon) && (!env.Lazy || c.rcvNxt-c.acked >= c.target/4) {
-		return true
-	}
-	if c.has(finRcvd) {
-		return false
-	}
-	ack, n := c.nextWindow(env)
-	if ack > c.acked && !c.has(ackSoon) {
-		return true // the slack had held it back
-	}
-	// A window update: when the guest may send two more segments, or half of all it could (RFC 9293, 3.8.6.2.2); when hardly
-	// any window is left, half of what the budget always grants.
-	gain := ack + n<<c.rcvScale - c.edge
-	return gain > 0 && (gain >= 2*int64(c.mss) || gain >= c.target/2 || gain >= c.floor/2 && c.edge-c.rcvNxt < c.floor/2)
-}
-
-// AckPending reports whether an ACK is due that Output left out because Env.Lazy was set.
-func (c *Conn) AckPending() bool { return c.state == Open && c.has(ackSoon) }
-
-// wantedEdge is the right edge that the connection would like to advertise: target bytes beyond what the host socket has
-// taken, as far as the budget goes; but none beyond what was promised while more than half of that is held.
-func (c *Conn) wantedEdge(env *Env) int64 {
-	if c.HeldBytes() > c.target/2 {
-		return c.edge
-	}
-	granted := max(c.edge+env.Budget.room(), c.hostNxt+c.floor)
-	return max(c.edge, min(c.hostNxt+c.target, granted))
-}
-
-// window decides what the next segment acknowledges and the window field beside it, and moves the right edge.
-func (c *Conn) window(env *Env) (ack int64, field uint16) {
-	unit := int64(1) << c.rcvScale
-	if c.has(finRcvd) {
-		return c.rcvNxt, uint16(max(c.edge-c.rcvNxt+unit-1, 0) / unit)
-	}
-	c.growTarget(env)
-	ack, n := c.nextWindow(env)
-	c.edge = ack + n*unit
-	c.settlePromise(env)
-	return ack, uint16(n)
-}
-
-// nextWindow is what the next segment acknowledges, and the units of window beside it.
-//
-// The field counts in units of 1<<rcvScale, and the right edge must never move left (RFC 9293, 3.8.6). A window that cannot
-// reach the edge in whole units is rounded up: that gives the guest up to one unit more than was promised, which
-// is reserved like any promise. Once the connection's slack or the budget is used up, the acknowledgement stays up to one unit
-// behind rcvNxt instead, such that acknowledgement and window meet the edge exactly. It does not move back by that: the
-// edge was met in whole units before.
-func (c *Conn) nextWindow(env *Env) (ack, n int64) {
-	unit := int64(1) << c.rcvScale
-	ack = c.rcvNxt
-	n = min((c.wantedEdge(env)-ack)/unit, 65535)
-	if ack+n*unit >= c.edge {
-		return ack, n
-	}
-	n = (c.edge - ack + unit - 1) / unit
-	reached := ack + n*unit
-	if reached > c.hostNxt+c.target+scaleSlack || c.promiseOf(reached)-c.promise > env.Budget.Limit-env.Budget.Promised {
-		ack = c.edge - n*unit
-	}
-	return ack, n
-}
-
-// growTarget doubles the window after a whole window arrived while the host took everything.
-func (c *Conn) growTarget(env *Env) {
-	if c.HeldBytes() > 0 || c.rcvNxt-c.grown < c.target/2 {
-		return
-	}
-	c.grown = c.rcvNxt
-	if c.target < env.Budget.room() {
-		c.target = min(2*c.target, env.MaxWindow)
-	}
-}
-
-func (c *Conn) addSACK(o *Out) {
-	first := 0
-	for i := range c.ooo {
-		if c.ooo[i].from <= c.lastOOO && c.lastOOO < c.ooo[i].to {
-			first = i
-		}
-	}
-	n := min(len(c.ooo), maxSACK)
-	o.addOption(optNop, optNop, optSACK, byte(2+8*n))
-	for i := range n { // RFC 2018, 4: the block that holds the newest segment comes first
-		k := i
-		if i == 0 {
-			k = first
-		} else if i <= first {
-			k = i - 1
-		}
-		binary.BigEndian.PutUint32(o.Options[o.OptLen:], c.guestSeq(c.ooo[k].from))
-		binary.BigEndian.PutUint32(o.Options[o.OptLen+4:], c.guestSeq(c.ooo[k].to))
-		o.OptLen += 8
 	}
 }
 
