@@ -11,6 +11,10 @@ DESTDIR ?=
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
+SHARE       := $(DESTDIR)$(PREFIX)/share
+MANPAGE     := $(SHARE)/man/man1/vasta.1
+COMPLETIONS := $(SHARE)/bash-completion/completions/vasta $(SHARE)/zsh/site-functions/_vasta $(SHARE)/fish/vendor_completions.d/vasta.fish
+
 export CGO_ENABLED := 0
 export GOFLAGS := -buildvcs=false $(filter-out -buildvcs=%,$(GOFLAGS))
 
@@ -79,9 +83,14 @@ soak: prepare
 
 install: build
 	install -D -m 0755 bin/vasta $(DESTDIR)$(PREFIX)/bin/vasta
+	install -d $(dir $(MANPAGE) $(COMPLETIONS))
+	bin/vasta man >$(MANPAGE)
+	bin/vasta completion bash >$(word 1,$(COMPLETIONS))
+	bin/vasta completion zsh >$(word 2,$(COMPLETIONS))
+	bin/vasta completion fish >$(word 3,$(COMPLETIONS))
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/vasta
+	rm -f $(DESTDIR)$(PREFIX)/bin/vasta $(MANPAGE) $(COMPLETIONS)
 
 clean:
 	rm -rf bin

@@ -60,6 +60,10 @@ func run(argv []string, stdout, stderr io.Writer) int {
 		err = writeDiagnosis(stdout, opts.JSON)
 	case options.Help:
 		err = options.WriteHelp(stdout)
+	case options.Man:
+		err = options.WriteMan(stdout, version)
+	case options.Completion:
+		err = options.WriteCompletion(stdout, opts.Shell)
 	case options.Version:
 		err = writeVersion(stdout)
 	default:

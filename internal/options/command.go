@@ -17,11 +17,13 @@ const (
 	Demo
 	Version
 	Help
+	Man
+	Completion
 	commandCount
 )
 
 // commandWords are the names by which the command line asks for a command.
-var commandWords = [commandCount]string{Attach: "attach", Doctor: "doctor", Bench: "bench", Demo: "demo", Version: "version", Help: "help"}
+var commandWords = [commandCount]string{Attach: "attach", Doctor: "doctor", Bench: "bench", Demo: "demo", Version: "version", Help: "help", Man: "man", Completion: "completion"}
 
 // String gives the command as a user writes it.
 func (c Command) String() string {

@@ -14,7 +14,8 @@ const usage = `Usage:
   vasta demo [OPTIONS]                    show the network at work, then open a shell in it
   vasta doctor [--json]                   say what this machine offers, and what it lacks
   vasta bench net [BENCH OPTIONS]         measure against other tools; see vasta bench net --help
-  vasta version | vasta help
+  vasta version | vasta help | vasta man  the version; this text; the manual page, for man -l -
+  vasta completion bash|zsh|fish          what the shell reads to complete options
 
 A CMD that is named like one of these commands is run by vasta -- CMD.
 The gateway's address inside leads to the loopback of this machine; --no-map-gw closes that way.
@@ -65,21 +66,31 @@ func (o *Option) writeHelp(b *strings.Builder) {
 	if o.Short != 0 {
 		head = fmt.Sprintf("  -%c, --%s", o.Short, o.Name)
 	}
-	switch o.Arg {
-	case RequiredArg:
-		head += " " + o.ArgName
-	case OptionalArg:
-		head += "[=" + o.ArgName + "]"
-	}
-	text := o.Help
-	if o.Default != "" {
-		text += " (default: " + o.Default + ")"
-	}
+	head += o.argument()
 	if len(head) > helpIndent-2 {
 		head += "\n" + strings.Repeat(" ", helpIndent)
 	}
 	// The first line stands beside the option, or alone below one that is too long.
-	fmt.Fprintf(b, "%-*s%s", helpIndent, head, strings.TrimLeft(wrapped(helpIndent, text), " "))
+	fmt.Fprintf(b, "%-*s%s", helpIndent, head, strings.TrimLeft(wrapped(helpIndent, o.text()), " "))
+}
+
+// argument is the argument as --help writes it behind the option's name.
+func (o *Option) argument() string {
+	switch o.Arg {
+	case RequiredArg:
+		return " " + o.ArgName
+	case OptionalArg:
+		return "[=" + o.ArgName + "]"
+	}
+	return ""
+}
+
+// text is what the option does, with its default.
+func (o *Option) text() string {
+	if o.Default == "" {
+		return o.Help
+	}
+	return o.Help + " (default: " + o.Default + ")"
 }
 
 // wrapped breaks text into lines of helpWidth where words allow it, each behind indent spaces.

@@ -44,6 +44,8 @@ type Options struct {
 	Args []string
 	// JSON asks Doctor for JSON instead of a table.
 	JSON bool
+	// Shell is the one that Completion is asked for.
+	Shell Shell
 
 	Target  Target
 	Guest   Guest

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -114,6 +115,10 @@ func (p *parser) finish(operands []string) error {
 		if err := p.attachTarget(operands); err != nil {
 			return err
 		}
+	case Completion:
+		if err := p.shell(operands); err != nil {
+			return err
+		}
 	case Run, Bench:
 	default:
 		if len(operands) > 0 {
@@ -140,6 +145,15 @@ func (p *parser) attachTarget(operands []string) error {
 		return errors.New("attach: no namespace named; give the number of a process in it, or --netns PATH")
 	}
 	return nil
+}
+
+// shell reads the operand of completion.
+func (p *parser) shell(operands []string) error {
+	if len(operands) == 1 && slices.Contains(shells, Shell(operands[0])) {
+		p.Shell = Shell(operands[0])
+		return nil
+	}
+	return fmt.Errorf("completion takes the name of a shell, one of %s", joined(shells, ", "))
 }
 
 // network checks the settings of the namespace against each other and fills in what follows from them.
