@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/vasta-net/vasta/bench/internal/load"
+	"github.com/vasta-net/vasta/bench/internal/procfs"
 	"github.com/vasta-net/vasta/bench/internal/relay"
 )
 
@@ -40,6 +41,12 @@ const (
 	CRR     Operation = "crr"
 	Gather  Operation = "gather"  // open Count connections and keep them
 	Release Operation = "release" // close them
+	Trickle Operation = "trickle" // let each of them carry 1 kbit/s both ways
+	Churn   Operation = "churn"   // have Count short connections
+	Streams Operation = "streams" // have Count streams for Duration, every byte checked
+	// Ping sends echo requests for Duration; beside Argv, when set, which runs longer and whose output is returned too.
+	Ping Operation = "ping"
+	TCP  Operation = "tcp" // read the kernel's counters
 )
 
 // Request is one line to an agent.
@@ -47,6 +54,8 @@ type Request struct {
 	Op         Operation
 	Argv       []string      `json:",omitempty"`
 	Server     netip.Addr    // of the load generators
+	Download   bool          `json:",omitempty"` // streams come from the server
+	Clients    int           `json:",omitempty"` // of Churn
 	Duration   time.Duration // of the generators; how long Network and Exec may take
 	Count      int           `json:",omitempty"`
 	Congestion string        `json:",omitempty"` // the default that Network shall try to set
@@ -59,6 +68,11 @@ type Response struct {
 	Output  json.RawMessage `json:",omitempty"` // of Exec
 	Latency *load.Latency   `json:",omitempty"`
 	Network *NetworkInfo    `json:",omitempty"`
+
+	Streamed *load.Streamed      `json:",omitempty"`
+	Trickled *load.Trickled      `json:",omitempty"`
+	Churned  *load.Churned       `json:",omitempty"`
+	TCP      *procfs.TCPCounters `json:",omitempty"`
 }
 
 // hello is the line that an agent sends before it reads requests.
@@ -68,6 +82,7 @@ var hello = Response{}
 //
 //	session             serves requests on stdin and stdout
 //	server ADDRESS      answers load generators, until its standard input ends
+//	streams             is the other end of checked streams, until its standard input ends
 //	relay LISTEN TARGET passes TCP connections on, until its standard input ends
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if err := run(args, stdin, stdout); err != nil {
@@ -83,6 +98,12 @@ func run(args []string, stdin io.Reader, stdout io.Writer) error {
 		return serve(stdin, stdout)
 	case len(args) == 2 && args[0] == "server":
 		return runServer(args[1], stdin, stdout)
+	case len(args) == 1 && args[0] == "streams":
+		s, err := load.ListenStreams()
+		if err != nil {
+			return err
+		}
+		return errors.Join(untilEnd(stdin, stdout), s.Close())
 	case len(args) == 3 && args[0] == "relay":
 		return runRelay(args[1], args[2], stdin, stdout)
 	}
@@ -175,6 +196,19 @@ func (s *session) do(req Request) (resp Response, err error) {
 		s.crowd, err = load.Gather(req.Server, req.Count)
 	case Release:
 		s.release()
+	case Trickle:
+		resp.Trickled, err = s.trickle(req.Duration)
+	case Churn:
+		churned := load.Churn(req.Server, req.Count, req.Clients, nil)
+		resp.Churned = &churned
+	case Streams:
+		streamed, streamErr := load.Streams{Server: req.Server, Count: req.Count, Download: req.Download, Duration: req.Duration}.Run()
+		resp.Streamed, err = &streamed, streamErr
+	case Ping:
+		resp.Latency, resp.Output, err = pingBeside(req.Server, req.Duration, req.Argv)
+	case TCP:
+		counters, tcpErr := procfs.ReadTCPCounters()
+		resp.TCP, err = &counters, tcpErr
 	default:
 		err = fmt.Errorf("unknown operation %q", req.Op)
 	}
@@ -186,6 +220,45 @@ func (s *session) release() {
 		s.crowd.Close()
 		s.crowd = nil
 	}
+}
+
+func (s *session) trickle(d time.Duration) (*load.Trickled, error) {
+	if s.crowd == nil {
+		return nil, errors.New("no connections are open")
+	}
+	t := s.crowd.Trickle(d)
+	return &t, nil
+}
+
+// pingLead is how long the program beside a ping has to get going.
+const pingLead = 500 * time.Millisecond
+
+// pingBeside pings for d while the program runs, and returns its output too. It fails when the program ends before the ping.
+func pingBeside(target netip.Addr, d time.Duration, argv []string) (*load.Latency, json.RawMessage, error) {
+	if argv == nil {
+		l, err := load.Ping(target, d)
+		return &l, nil, err
+	}
+	var output json.RawMessage
+	ended := make(chan error, 1)
+	go func() {
+		var err error
+		output, err = execute(argv, 2*(d+pingLead)+10*time.Second)
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		return nil, output, errors.Join(errors.New("the load beside the ping ended before it began"), err)
+	case <-time.After(pingLead):
+	}
+	l, err := load.Ping(target, d)
+	select {
+	case endErr := <-ended:
+		err = errors.Join(err, errors.New("the load beside the ping ended before it"), endErr)
+	default:
+		err = errors.Join(err, <-ended)
+	}
+	return &l, output, err
 }
 
 // execute runs a program that writes JSON to its standard output. Output is

@@ -56,9 +56,54 @@ func TestSessionRunsEveryGenerator(t *testing.T) {
 			t.Errorf("%s: %+v", op, r.Latency)
 		}
 	}
-	for _, op := range []Operation{Gather, Release} {
-		if _, err := c.Call(Request{Op: op, Server: loopback, Count: 20}, limit); err != nil {
+	if _, err := c.Call(Request{Op: Trickle, Duration: time.Second}, limit); err == nil {
+		t.Error("connections that are not open have carried something")
+	}
+	for _, op := range []Operation{Gather, Trickle, Release} {
+		r, err := c.Call(Request{Op: op, Server: loopback, Count: 20, Duration: time.Second}, limit)
+		if err != nil {
 			t.Fatal(err)
+		}
+		if op == Trickle && (r.Trickled == nil || r.Trickled.Messages != 20 || r.Trickled.Lost != 0) {
+			t.Errorf("%+v", r.Trickled)
+		}
+	}
+	if r, err := c.Call(Request{Op: Churn, Server: loopback, Count: 50, Clients: 4}, limit); err != nil || r.Churned.Done != 50 {
+		t.Errorf("%+v, %v", r.Churned, err)
+	}
+	if r, err := c.Call(Request{Op: TCP}, limit); err != nil || r.TCP == nil {
+		t.Errorf("%+v, %v", r.TCP, err)
+	}
+}
+
+func TestStreamsBetweenAgents(t *testing.T) {
+	loopback := netip.MustParseAddr("127.7.2.1")
+	s, err := load.ListenStreams()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	c := start(t)
+	for _, download := range []bool{false, true} {
+		r, err := c.Call(Request{Op: Streams, Server: loopback, Count: 2, Download: download, Duration: 50 * time.Millisecond}, limit)
+		if err != nil || r.Streamed.Bytes == 0 || r.Streamed.Wrong != 0 {
+			t.Errorf("%+v, %v", r.Streamed, err)
+		}
+	}
+}
+
+func TestPingBesideALoad(t *testing.T) {
+	loopback := netip.MustParseAddr("127.7.2.1")
+	c := start(t)
+	for _, test := range []struct{ script, err string }{
+		{"sleep 1; echo '{}'", ""},
+		{"echo '{}'", "before it began"},
+		{"sleep 0.6; echo '{}'", "ended before it"},
+	} {
+		r, err := c.Call(Request{Op: Ping, Server: loopback, Duration: 200 * time.Millisecond, Argv: []string{"sh", "-c", test.script}}, limit)
+		if test.err == "" && (err != nil || r.Latency.Exchanges != 100 || string(r.Output) != "{}") ||
+			test.err != "" && (err == nil || !strings.Contains(err.Error(), test.err)) {
+			t.Errorf("%s: %+v %s, %v", test.script, r.Latency, r.Output, err)
 		}
 	}
 }

@@ -1,10 +1,9 @@
-// Package load holds the generators of request/response traffic, client and
-// server: TCP_RR, UDP_RR, TCP_CRR and a crowd of idle connections. A request and
-// its response are one byte each.
+// Package load holds the generators of traffic, client and server: request and
+// response (TCP_RR, UDP_RR, TCP_CRR, ICMP echo), a crowd of connections, short
+// connections, and streams whose every byte is checked.
 //
-// The measured paths use blocking sockets and one thread each, so that the
-// runtime's poller does not add its wake-ups to what is measured. Only IPv4 is
-// spoken.
+// Where times are measured, blocking sockets and one thread each are used, so
+// that the runtime's poller does not add its wake-ups. Only [Streams] speak IPv6.
 package load
 
 import (

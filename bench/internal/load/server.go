@@ -164,7 +164,7 @@ func (s *Server) answerDatagrams(fd int) {
 	}
 }
 
-// hold answers on any number of connections until ln is closed.
+// hold sends back what it gets on any number of connections until ln is closed.
 func hold(ln net.Listener) {
 	for {
 		conn, err := ln.Accept()
@@ -179,12 +179,13 @@ func hold(ln net.Listener) {
 		}
 		go func() {
 			defer conn.Close()
-			buf := make([]byte, 1)
+			buf := make([]byte, 1024)
 			for {
-				if _, err := conn.Read(buf); err != nil {
+				n, err := conn.Read(buf)
+				if err != nil {
 					return
 				}
-				if _, err := conn.Write(buf); err != nil {
+				if _, err := conn.Write(buf[:n]); err != nil {
 					return
 				}
 			}
