@@ -1,6 +1,9 @@
 package netbench
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Subjects that bars speak of. The last two stand for several: of those, the best
 // counts.
@@ -25,10 +28,12 @@ type quantity struct {
 	extra string // a value measured beside the load's own, "" for its own
 }
 
-// limit is a condition on a quantity or, when per is set, on the quotient of two.
+// limit is a condition on a quantity or, when per is set, on the quotient of two. What is at most something is better when
+// lower, and the other way round.
 type limit struct {
 	of      quantity
 	per     *quantity
+	each    bool // the quotient is taken for each load of both, and the worst counts
 	atLeast bool // otherwise at most
 	value   float64
 	unit    string // for print
@@ -53,15 +58,26 @@ func atMost(value float64, unit string, q quantity, per *quantity) limit {
 	return limit{of: q, per: per, value: value, unit: unit}
 }
 
-// bars is the table "What must be shown" of issue A, row by row. Its row about
-// heap allocations is a Go benchmark and not part of this one.
-var bars = makeBars()
+// with is the quantity of a value measured beside the load's own.
+func (q quantity) with(extra string) quantity {
+	q.extra = extra
+	return q
+}
 
-func makeBars() []bar {
+// bars are the tables "What must be shown" of issues A and B, row by row. What is shown there by tests is not part of them.
+var bars = slices.Concat(streamBars(), workerBars(), latencyBars(), crowdBars())
+
+// barList is a table of bars as it is written.
+type barList []bar
+
+func (b *barList) add(row string, must limit, reach *limit) { *b = append(*b, bar{row, must, reach}) }
+
+// streamBars are those of issue A.
+func streamBars() barList {
 	ptr := func(q quantity) *quantity { return &q }
 	reach := func(l limit) *limit { return &l }
-	var b []bar
-	add := func(row string, must limit, goal *limit) { b = append(b, bar{row, must, goal}) }
+	var b barList
+	add := b.add
 
 	for _, d := range []struct {
 		dir, title   string
@@ -189,33 +205,49 @@ func (l limit) selected(r *Results) bool {
 }
 
 func (l limit) measure(r *Results) (float64, error) {
-	x, err := l.of.measure(r)
-	if err != nil || l.per == nil {
+	if !l.each {
+		return l.quotient(r, l.of, l.per)
+	}
+	var worst []float64
+	for i, name := range l.of.loads {
+		of, per := l.of, *l.per
+		of.loads, per.loads = []string{name}, l.per.loads[i:i+1]
+		x, err := l.quotient(r, of, &per)
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", name, err)
+		}
+		worst = append(worst, x)
+	}
+	return statWorst.of(worst, !l.atLeast), nil
+}
+
+func (l limit) quotient(r *Results, of quantity, per *quantity) (float64, error) {
+	x, err := of.measure(r, !l.atLeast)
+	if err != nil || per == nil {
 		return x, err
 	}
-	y, err := l.per.measure(r)
+	y, err := per.measure(r, !l.atLeast)
 	if err != nil {
 		return 0, err
 	}
 	if y == 0 {
-		return 0, fmt.Errorf("%s measured nothing to compare with", l.per.who)
+		return 0, fmt.Errorf("%s measured nothing to compare with", per.who)
 	}
 	return x / y, nil
 }
 
-func (q quantity) measure(r *Results) (float64, error) {
+func (q quantity) measure(r *Results, lowerIsBetter bool) (float64, error) {
 	subjects := q.subjects(r)
 	if len(subjects) == 0 {
 		return 0, fmt.Errorf("%s: no such subject", q.who)
 	}
 	var each []float64
-	lowerIsBetter := false
 	for _, s := range subjects {
-		x, lower, err := q.ofSubject(r, s)
+		x, err := q.ofSubject(r, s, lowerIsBetter)
 		if err != nil {
 			return 0, err
 		}
-		each, lowerIsBetter = append(each, x), lower
+		each = append(each, x)
 	}
 	return statBest.of(each, lowerIsBetter), nil
 }
@@ -231,29 +263,34 @@ func (q quantity) subjects(r *Results) []string {
 	return names
 }
 
-func (q quantity) ofSubject(r *Results, subject string) (x float64, lowerIsBetter bool, err error) {
+func (q quantity) ofSubject(r *Results, subject string, lowerIsBetter bool) (float64, error) {
 	var values []float64
 	for _, name := range q.loads {
 		l := r.load(name)
 		if l == nil {
-			return 0, false, fmt.Errorf("load %s was not selected", name)
+			return 0, fmt.Errorf("load %s was not selected", name)
 		}
-		lowerIsBetter = l.LowerIsBetter || q.extra == extraRetransmits
 		s := l.series(subject)
 		if s == nil || len(s.Samples) == 0 {
-			return 0, false, notMeasured(subject, name, s)
+			return 0, notMeasured(subject, name, s)
 		}
 		// A round that failed is worse than any that was measured: medians and
 		// worst rounds without it would flatter.
-		if subject == vastaName && len(s.Failures) > 0 {
-			return 0, false, notMeasured(subject, name, s)
+		if isVasta(r, subject) && len(s.Failures) > 0 {
+			return 0, notMeasured(subject, name, s)
 		}
 		values = append(values, s.values(q.extra)...)
 	}
 	if len(values) == 0 {
-		return 0, false, fmt.Errorf("%s has no %s", subject, q.extra)
+		return 0, fmt.Errorf("%s has no %s", subject, q.extra)
 	}
-	return q.stat.of(values, lowerIsBetter), lowerIsBetter, nil
+	return q.stat.of(values, lowerIsBetter), nil
+}
+
+func isVasta(r *Results, subject string) bool {
+	return slices.ContainsFunc(r.Subjects, func(s SubjectInfo) bool {
+		return s.Name == subject && (s.Class == ClassVasta || s.Class == ClassVariant)
+	})
 }
 
 func notMeasured(subject, load string, s *Series) error {

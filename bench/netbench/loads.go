@@ -44,6 +44,18 @@ const (
 	phaseAfter                // the sessions of phaseLarge again
 	phaseCrowd                // fresh sessions of MTU 65520
 	phaseStartup              // no session
+	phaseWorkers              // fresh sessions of MTU 65520, and so the others
+	phaseLatency
+	phaseFlows
+	phaseChurn
+)
+
+// occasion says in which runs a load is measured, when it is not asked for by name.
+type occasion int
+
+const (
+	whenever occasion = iota
+	whenFull          // not with --quick
 )
 
 // load is one thing to do to every subject.
@@ -51,25 +63,30 @@ type load struct {
 	name, title, unit string
 	lowerIsBetter     bool
 	phase             phase
-	// who takes part, beside vasta; quickly is the same for --quick, which
-	// leaves out what no bar asks for.
+	when              occasion
+	once              bool // in the first round only
+	// table is the heading under which the load is a row, "" for a table of its own.
+	table string
+	// who takes part; quickly is the same for --quick, which leaves out what no bar asks for. Without it, who takes part.
 	who, quickly func(*subject) bool
 	// exactly one of these is set.
 	inSession func(context.Context, *rig, *session) (Sample, error)
 	alone     func(context.Context, *rig, *subject) (Sample, error)
 }
 
-// Predicates for load.who. vasta always takes part.
-func everybody(*subject) bool        { return true }
-func toolsOnly(s *subject) bool      { return s.Class != ClassYardstick }
-func notSplice(s *subject) bool      { return s.Name != spliceName }
+// Predicates for load.who. Variants of vasta take part where they are named.
+func everybody(s *subject) bool      { return s.Class != ClassVariant }
+func toolsOnly(s *subject) bool      { return everybody(s) && s.Class != ClassYardstick }
+func notSplice(s *subject) bool      { return everybody(s) && s.Name != spliceName }
 func pastasAndVeth(s *subject) bool  { return s.PastaLike || s.Name == vethName }
-func commandRunners(s *subject) bool { return s.tool != nil }
+func commandRunners(s *subject) bool { return everybody(s) && s.tool != nil }
 func vastaOnly(s *subject) bool      { return s.Class == ClassVasta }
 
-var loads = makeLoads()
+// loads are all that are known, in the order of the report.
+var loads = slices.Concat(streamLoads(), workerLoads(), latencyLoads(), crowdLoads())
 
-func makeLoads() []load {
+// streamLoads are those of issue A.
+func streamLoads() []load {
 	var all []load
 	all = append(all, load{
 		name: "mem-idle", title: "memory of the tool, idle, before load", unit: "MiB", lowerIsBetter: true,
@@ -138,23 +155,26 @@ func makeLoads() []load {
 
 // takesPart says whether the subject is measured under the load.
 func (l *load) takesPart(s *subject, quick bool) bool {
-	if quick {
+	if quick && l.quickly != nil {
 		return l.quickly(s)
 	}
 	return l.who(s)
 }
 
-// selectLoads returns the loads whose names begin with one of only, all when only
-// is empty.
-func selectLoads(only []string) []load {
+// selectLoads returns the loads whose names begin with one of only; when only is empty, all that a run without names has.
+func selectLoads(only []string, quick bool) []load {
 	var selected []load
 	for _, l := range loads {
-		if len(only) == 0 || slices.ContainsFunc(only, func(p string) bool { return p != "" && strings.HasPrefix(l.name, p) }) {
+		named := slices.ContainsFunc(only, func(p string) bool { return p != "" && strings.HasPrefix(l.name, p) })
+		if named || len(only) == 0 && l.usual(quick) {
 			selected = append(selected, l)
 		}
 	}
 	return selected
 }
+
+// usual says whether a run in which no load is named has this one.
+func (l *load) usual(quick bool) bool { return l.when == whenever || l.when == whenFull && !quick }
 
 func loadNames() []string {
 	var names []string

@@ -34,7 +34,8 @@ Measures vasta, its peers (pasta, slirp4netns), plain veth and a splice(2) relay
 side by side in a lab of two network namespaces, and holds the results against
 the project's bars. Needs root and iperf3.
 
-  --quick              one short round, at most 50 seconds in all
+  --quick              one short round, at most 50 seconds in all; of workers,
+                       latency, flows and churn only what --only names, smaller
   --rounds N           interleaved rounds (default 5)
   --seconds N          duration of each timed load (default 2)
   --only LOAD,...      only the loads whose names begin so
@@ -103,7 +104,7 @@ func parseOptions(args []string) (Options, error) {
 	}
 	o.Duration = time.Duration(seconds) * time.Second
 	for _, name := range o.Only {
-		if len(selectLoads([]string{name})) == 0 {
+		if len(selectLoads([]string{name}, false)) == 0 {
 			return Options{}, fmt.Errorf("option --only: no load is named %q; the loads are %s", name, strings.Join(loadNames(), ", "))
 		}
 	}

@@ -28,16 +28,19 @@ func TestParseOptions(t *testing.T) {
 
 func TestSelectLoads(t *testing.T) {
 	var got []string
-	for _, l := range selectLoads([]string{"tcp-8-1500", "mem-i"}) {
+	for _, l := range selectLoads([]string{"tcp-8-1500", "mem-i", "churn"}, true) {
 		got = append(got, l.name)
 	}
-	if want := []string{"mem-idle", "tcp-8-1500-up", "tcp-8-1500-down"}; !slices.Equal(got, want) {
+	if want := []string{"mem-idle", "tcp-8-1500-up", "tcp-8-1500-down", "churn"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if n := len(selectLoads(nil)); n != len(loads) {
+	if n := len(selectLoads(nil, false)); n != len(loads) {
 		t.Errorf("%d loads without a choice, want %d", n, len(loads))
 	}
-	if n := len(selectLoads([]string{""})); n != 0 {
+	if n := len(selectLoads(nil, true)); n != len(streamLoads()) {
+		t.Errorf("--quick has %d loads, want those of issue A, %d", n, len(streamLoads()))
+	}
+	if n := len(selectLoads([]string{""}, false)); n != 0 {
 		t.Errorf("an empty name selects %d loads", n)
 	}
 }

@@ -50,6 +50,11 @@ func loadTable(r *Results, l *LoadResult) table {
 		for _, f := range s.Failures {
 			t.notes = append(t.notes, s.Subject+" not measured: "+f)
 		}
+		for _, sample := range s.Samples {
+			if sample.Note != "" {
+				t.notes = append(t.notes, fmt.Sprintf("%s, round %d: %s", s.Subject, sample.Round, sample.Note))
+			}
+		}
 	}
 	if peer != "" {
 		t.notes = append(t.notes, "best peer: "+peer)

@@ -11,6 +11,8 @@ type Sample struct {
 	Value float64 `json:"value"` // in the load's unit
 	// Extra holds what was measured beside it, by name.
 	Extra map[string]float64 `json:"extra,omitempty"`
+	// Note says in words what a number does not.
+	Note string `json:"note,omitempty"`
 }
 
 // Names of the values in Sample.Extra.
@@ -22,6 +24,15 @@ const (
 	extraToolCPU     = "tool s/GiB"  // processor time of the tool's own processes
 	extraTotal       = "total MiB"   // memory of the tool with all connections open
 	extraGbit        = "Gbit/s"      // speed of a transfer measured for something else
+	extraP50         = "p50 µs"
+	extraCPU         = "s/GiB"        // processor time of the whole machine
+	extraReordered   = "out of order" // segments within a flow, at the receiver
+	extraResidence   = "residence p99 ms"
+	extraWrong       = "wrong"        // flows or connections that carried wrong bytes
+	extraPromised    = "promised MiB" // windows that guests are told of
+	extraMemory      = "memory MiB"   // of the tool, under the load
+	extraTried       = "tried"        // connections
+	extraLeft        = "left"         // flows, descriptors, goroutines, pages and promises that the load has left behind
 )
 
 // Series is everything measured for one subject under one load.
@@ -34,8 +45,10 @@ type Series struct {
 
 // LoadResult is everything measured under one load.
 type LoadResult struct {
-	Name          string   `json:"name"`
-	Title         string   `json:"title"`
+	Name  string `json:"name"`
+	Title string `json:"title"`
+	// Table is the heading that the load shares with others, of which each is a row then; "" for a table of its own.
+	Table         string   `json:"table,omitempty"`
 	Unit          string   `json:"unit"`
 	LowerIsBetter bool     `json:"lowerIsBetter,omitempty"`
 	Series        []Series `json:"series"` // in the order of the subjects

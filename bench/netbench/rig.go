@@ -24,6 +24,7 @@ type rig struct {
 	agentPath   string
 	hostServers servers    // what tools reach at their gateway
 	agents      []*session // load generators' servers and the relay
+	sessions    int        // of vasta so far, to name files by
 	restore     func() error
 }
 
@@ -60,6 +61,12 @@ func newRig(ctx context.Context, o Options) (r *rig, err error) {
 	if err := copyExecutable(self, r.agentPath); err != nil {
 		return nil, fmt.Errorf("copy of the own binary: %w", err)
 	}
+	if err := os.Mkdir(r.countersDir(), 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.Chown(r.countersDir(), int(lab.Ordinary.UID), int(lab.Ordinary.GID)); err != nil {
+		return nil, err
+	}
 	r.hostServers = servers{ns: r.lab.Host, addr: loopback}
 	inet := lab.InetAddr4.Addr()
 	for _, a := range []struct {
@@ -68,6 +75,8 @@ func newRig(ctx context.Context, o Options) (r *rig, err error) {
 	}{
 		{r.lab.Host, []string{"server", loopback.String()}},
 		{r.lab.Inet, []string{"server", inet.String()}},
+		{r.lab.Host, []string{"streams"}},
+		{r.lab.Inet, []string{"streams"}},
 		{r.lab.Inet, []string{
 			"relay",
 			netip.AddrPortFrom(inet, relayPort).String(), netip.AddrPortFrom(loopback, iperfPort).String(),
@@ -80,6 +89,15 @@ func newRig(ctx context.Context, o Options) (r *rig, err error) {
 		r.agents = append(r.agents, x)
 	}
 	return r, nil
+}
+
+// countersDir belongs to the user that vasta runs as.
+func (r *rig) countersDir() string { return filepath.Join(r.lab.Dir(), "counters") }
+
+// countersFile names a file for the counters of one more session.
+func (r *rig) countersFile() string {
+	r.sessions++
+	return filepath.Join(r.countersDir(), strconv.Itoa(r.sessions)+".json")
 }
 
 // close takes everything down.
@@ -129,31 +147,40 @@ func (r *rig) startups() int {
 // runIperf runs one test from the session's agent to a fresh server behind the
 // subject; it is given up after limit.
 func (r *rig) runIperf(ctx context.Context, x *session, t iperf.Test, limit time.Duration) (iperf.Report, error) {
+	_, report, err := r.withIperf(ctx, x, t, agent.Request{Op: agent.Exec, Duration: limit}, limit)
+	return report, err
+}
+
+// withIperf is runIperf by means of a request that has the agent run a program, which may be more than that; it takes
+// about d.
+func (r *rig) withIperf(ctx context.Context, x *session, t iperf.Test, req agent.Request, d time.Duration) (agent.Response, iperf.Report, error) {
+	none := agent.Response{}
 	t.Server, t.Congestion = x.target, congestion
 	listen := netip.AddrPortFrom(x.behind.addr, iperfPort)
 	server := x.behind.ns.CommandContext(ctx, lab.Root, iperf.ServerArgs(listen)...)
 	if err := server.Start(); err != nil {
-		return iperf.Report{}, fmt.Errorf("iperf3 server: %w", err)
+		return none, iperf.Report{}, fmt.Errorf("iperf3 server: %w", err)
 	}
 	defer func() {
 		server.Kill()
 		_ = server.Wait() // its exit status says nothing that the client's report does not
 	}()
 	if err := waitListening(ctx, server.Process.Pid, iperfPort); err != nil {
-		return iperf.Report{}, fmt.Errorf("iperf3 server: %w", err)
+		return none, iperf.Report{}, fmt.Errorf("iperf3 server: %w", err)
 	}
-	resp, err := x.call(agent.Request{Op: agent.Exec, Argv: t.ClientArgs(), Duration: limit}, limit)
+	req.Argv = t.ClientArgs()
+	resp, err := x.call(req, d)
 	if err != nil {
-		return iperf.Report{}, err
+		return none, iperf.Report{}, err
 	}
 	report, err := iperf.Parse(resp.Output)
 	if err != nil {
-		return iperf.Report{}, err
+		return none, iperf.Report{}, err
 	}
 	if report.SenderCongestion != congestion {
-		return iperf.Report{}, fmt.Errorf("iperf3 sent with congestion control %q instead of %q", report.SenderCongestion, congestion)
+		return none, iperf.Report{}, fmt.Errorf("iperf3 sent with congestion control %q instead of %q", report.SenderCongestion, congestion)
 	}
-	return report, nil
+	return resp, report, nil
 }
 
 // waitListening waits until somebody in the network namespace of the process

@@ -75,14 +75,15 @@ func measure(ctx context.Context, o Options, progress io.Writer) (res *Results, 
 		return nil, fmt.Errorf("%w: apt-get install iperf3", err)
 	}
 	r := &run{
-		rig: rig, subjects: subjects, loads: selectLoads(o.Only), progress: progress,
+		rig: rig, loads: selectLoads(o.Only, o.Quick), progress: progress,
 		results: &Results{
 			Machine: machine, Started: started.UTC(), Rounds: o.Rounds, Quick: o.Quick, Seconds: o.Duration.Seconds(),
 		},
 	}
+	r.subjects = slices.DeleteFunc(subjects, func(s *subject) bool { return s.Class == ClassVariant && !r.measures(s) })
 	for _, l := range r.loads {
-		lr := LoadResult{Name: l.name, Title: l.title, Unit: l.unit, LowerIsBetter: l.lowerIsBetter}
-		for _, s := range subjects {
+		lr := LoadResult{Name: l.name, Title: l.title, Table: l.table, Unit: l.unit, LowerIsBetter: l.lowerIsBetter}
+		for _, s := range r.subjects {
 			if l.takesPart(s, o.Quick) {
 				lr.Series = append(lr.Series, Series{Subject: s.Name})
 			}
@@ -92,7 +93,7 @@ func measure(ctx context.Context, o Options, progress io.Writer) (res *Results, 
 	for n := range o.Rounds {
 		r.round(ctx, n+1)
 	}
-	for _, s := range subjects {
+	for _, s := range r.subjects {
 		r.results.Subjects = append(r.results.Subjects, s.SubjectInfo)
 	}
 	// An interrupted run has nothing to say; one out of time has.
@@ -132,11 +133,17 @@ func (r *run) round(ctx context.Context, n int) {
 	r.phase(ctx, n, phaseAfter, order, lab.MTU)
 	r.closeSessions(n)
 
-	r.open(ctx, order, lab.MTU, phaseCrowd)
-	r.phase(ctx, n, phaseCrowd, order, lab.MTU)
-	r.closeSessions(n)
-
+	for _, p := range []phase{phaseCrowd, phaseWorkers, phaseLatency, phaseFlows, phaseChurn} {
+		r.open(ctx, order, lab.MTU, p)
+		r.phase(ctx, n, p, order, lab.MTU)
+		r.closeSessions(n)
+	}
 	r.phase(ctx, n, phaseStartup, order, lab.MTU)
+}
+
+// measures says whether the subject takes part in a selected load.
+func (r *run) measures(s *subject) bool {
+	return slices.ContainsFunc(r.loads, func(l load) bool { return l.takesPart(s, r.rig.opts.Quick) })
 }
 
 // used says whether a selected load runs in the phase.
@@ -191,7 +198,7 @@ func (r *run) closeSessions(n int) {
 func (r *run) phase(ctx context.Context, n int, p phase, order []*subject, mtu int) {
 	for i := range r.loads {
 		l := &r.loads[i]
-		if l.phase != p {
+		if l.phase != p || l.once && n > 1 {
 			continue
 		}
 		for _, s := range order {

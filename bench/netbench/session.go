@@ -42,6 +42,7 @@ type session struct {
 	helper   *lab.Cmd // the tool, when the agent is not its child; else nil
 	stderr   *tail    // of the tool
 	toolPID  int      // of the tool's first process, 0 for a yardstick
+	counters string   // file that vasta writes its counters to on SIGUSR1, "" for others
 	network  agent.NetworkInfo
 	behind   servers
 	target   netip.AddrPort // of iperf3; its address is that of the load generators too
@@ -71,9 +72,9 @@ func startSession(cmd *lab.Cmd) (*session, error) {
 	return x, nil
 }
 
-// settle waits until the agent has a network and points the session at the
+// connect waits until the agent has a network and points the session at the
 // gateway, behind which the servers are.
-func (x *session) settle(behind servers) error {
+func (x *session) connect(behind servers) error {
 	req := agent.Request{Op: agent.Network, Congestion: congestion, Duration: startLimit}
 	resp, err := x.agent.Call(req, startLimit+answerSlack)
 	if err != nil {

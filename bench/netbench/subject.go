@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,14 +25,15 @@ const (
 	ClassVasta     Class = "vasta"
 	ClassPeer      Class = "peer"
 	ClassYardstick Class = "yardstick"
+	ClassVariant   Class = "variant" // vasta with options that only some loads ask for
 )
 
 // subject is one thing to be measured.
 type subject struct {
 	SubjectInfo
-	// tool is the command line up to the command to run, for an MTU; nil for a
-	// subject that does not run commands.
-	tool func(mtu int) []string
+	// tool is the command line up to the command to run, for an MTU and with more
+	// options of the tool's own; nil for a subject that does not run commands.
+	tool func(mtu int, options ...string) []string
 	// open starts a session whose network has the given MTU.
 	open func(ctx context.Context, r *rig, s *subject, mtu int) (*session, error)
 }
@@ -43,11 +45,11 @@ const versionTimeout = 5 * time.Second
 // absent ones too. Binaries of our own are copied into dir, where an ordinary user can
 // execute them.
 func newSubjects(o Options, dir string) ([]*subject, error) {
-	vasta, err := vastaSubject(o, dir)
+	bin, err := vastaBinary(o, dir)
 	if err != nil {
 		return nil, err
 	}
-	subjects := []*subject{vasta, pastaSubject(Peer{pastaName, []string{"pasta"}}), slirpSubject()}
+	subjects := []*subject{vastaSubject(vastaName, ClassVasta, bin), pastaSubject(Peer{pastaName, []string{"pasta"}}), slirpSubject()}
 	for _, p := range o.Peers {
 		for _, s := range subjects {
 			if s.Name == p.Name || p.Name == vethName || p.Name == spliceName {
@@ -56,31 +58,41 @@ func newSubjects(o Options, dir string) ([]*subject, error) {
 		}
 		subjects = append(subjects, pastaSubject(p))
 	}
+	for _, queues := range workerQueues {
+		subjects = append(subjects, vastaSubject(queuesName(queues), ClassVariant, bin, "--queues", strconv.Itoa(queues)))
+	}
 	return append(subjects,
 		&subject{SubjectInfo: SubjectInfo{Name: vethName, Class: ClassYardstick}, open: openVeth},
 		&subject{SubjectInfo: SubjectInfo{Name: spliceName, Class: ClassYardstick}, open: openSplice},
 	), nil
 }
 
-func vastaSubject(o Options, dir string) (*subject, error) {
+// vastaBinary copies the program under test into dir and returns the copy's path.
+func vastaBinary(o Options, dir string) (string, error) {
 	path := o.Vasta
 	if path == "" {
 		var err error
 		if path, err = os.Executable(); err != nil {
-			return nil, fmt.Errorf("vasta's own binary: %w; give its path with --vasta", err)
+			return "", fmt.Errorf("vasta's own binary: %w; give its path with --vasta", err)
 		}
 	}
 	bin := filepath.Join(dir, "vasta")
 	if err := copyExecutable(path, bin); err != nil {
-		return nil, fmt.Errorf("option --vasta: %w", err)
+		return "", fmt.Errorf("option --vasta: %w", err)
 	}
+	return bin, nil
+}
+
+func vastaSubject(name string, class Class, bin string, fixed ...string) *subject {
 	s := &subject{
-		SubjectInfo: SubjectInfo{Name: vastaName, Class: ClassVasta, PastaLike: true},
-		tool:        func(mtu int) []string { return []string{bin, "-q", "-m", strconv.Itoa(mtu), "--"} },
-		open:        openTool,
+		SubjectInfo: SubjectInfo{Name: name, Class: class, PastaLike: class == ClassVasta},
+		tool: func(mtu int, options ...string) []string {
+			return slices.Concat([]string{bin, "-q", "-m", strconv.Itoa(mtu)}, fixed, options, []string{"--"})
+		},
+		open: openVasta,
 	}
 	s.describe(bin)
-	return s, nil
+	return s
 }
 
 // pastaSubject is pasta or a program that takes its command line. It forwards no
@@ -88,9 +100,9 @@ func vastaSubject(o Options, dir string) (*subject, error) {
 func pastaSubject(p Peer) *subject {
 	s := &subject{
 		SubjectInfo: SubjectInfo{Name: p.Name, Class: ClassPeer, PastaLike: true},
-		tool: func(mtu int) []string {
-			return append(p.Argv[:len(p.Argv):len(p.Argv)], "--config-net", "-q",
-				"-t", "none", "-u", "none", "-T", "none", "-U", "none", "-m", strconv.Itoa(mtu), "--")
+		tool: func(mtu int, options ...string) []string {
+			return slices.Concat(p.Argv, []string{"--config-net", "-q", "-t", "none", "-u", "none", "-T", "none", "-U", "none", "-m", strconv.Itoa(mtu)},
+				options, []string{"--"})
 		},
 		open: openTool,
 	}
@@ -166,13 +178,27 @@ func debianPackage(ctx context.Context, program string) string {
 // openTool starts a program that runs a command inside its namespace, with an
 // agent as the command.
 func openTool(ctx context.Context, r *rig, s *subject, mtu int) (*session, error) {
-	argv := append(s.tool(mtu), r.agentArgv("session")...)
+	return startTool(ctx, r, s, mtu)
+}
+
+// openVasta is openTool with a file that vasta writes its counters to.
+func openVasta(ctx context.Context, r *rig, s *subject, mtu int) (*session, error) {
+	file := r.countersFile()
+	x, err := startTool(ctx, r, s, mtu, "--counters="+file)
+	if x != nil {
+		x.counters = file
+	}
+	return x, err
+}
+
+func startTool(ctx context.Context, r *rig, s *subject, mtu int, options ...string) (*session, error) {
+	argv := append(s.tool(mtu, options...), r.agentArgv("session")...)
 	x, err := startSession(r.lab.Host.CommandContext(ctx, lab.Ordinary, argv...))
 	if err != nil {
 		return nil, err
 	}
 	x.toolPID = x.agentCmd.Process.Pid
-	return x, x.settle(r.hostServers)
+	return x, x.connect(r.hostServers)
 }
 
 // openSlirp starts an agent in a namespace of its own and connects that namespace
@@ -190,7 +216,7 @@ func openSlirp(ctx context.Context, r *rig, _ *subject, mtu int) (*session, erro
 	}
 	x.helper = slirp
 	x.toolPID = slirp.Process.Pid
-	return x, x.settle(r.hostServers)
+	return x, x.connect(r.hostServers)
 }
 
 // openVeth makes an agent in host that talks to inet directly.
@@ -209,7 +235,7 @@ func openAcross(ctx context.Context, r *rig, behind servers, port uint16) (*sess
 	if err != nil {
 		return nil, err
 	}
-	if err := x.settle(behind); err != nil {
+	if err := x.connect(behind); err != nil {
 		return x, err
 	}
 	x.target = netip.AddrPortFrom(lab.InetAddr4.Addr(), port)
