@@ -2,14 +2,16 @@
 // the router, its prefix and its resolvers.
 //
 // It is sans-IO: it is given parsed packets and emits whole frames, knows no clock and makes no system call. A
-// Gateway belongs to one worker and is not safe for concurrent use.
+// Gateway belongs to one worker and is not safe for concurrent use; those of several workers share what they learn of the guest.
 package gateway
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 
 	"github.com/vasta-net/vasta/packet"
 	"github.com/vasta-net/vasta/stats"
@@ -44,7 +46,7 @@ type Config struct {
 // Gateway answers for every host but the guest.
 type Gateway struct {
 	mac       MAC
-	guestMAC  MAC
+	guestMAC  *atomic.Uint64 // the guest's, as a number; one for all siblings
 	guest     []netip.Addr
 	ours      []netip.Addr
 	linkLocal netip.Addr
@@ -66,13 +68,14 @@ func New(c Config) (*Gateway, error) {
 		}
 	}
 	g := &Gateway{
-		mac: c.MAC, guestMAC: broadcast,
+		mac: c.MAC, guestMAC: new(atomic.Uint64),
 		guest: slices.Clone(c.Guest), ours: slices.Clone(c.Ours),
 		linkLocal: c.LinkLocal, stats: c.Stats,
 	}
 	if g.stats == nil {
 		g.stats = new(stats.Worker)
 	}
+	g.guestMAC.Store(number(broadcast))
 	g.Seen(c.GuestMAC)
 	if !c.LinkLocal.IsValid() {
 		if c.Router != nil {
@@ -124,13 +127,30 @@ func (g *Gateway) Input(p *packet.Packet, emit func(frame []byte)) (handled bool
 // Seen notes the source address of a frame from the guest: the latest is where frames for the guest go. An
 // address that no host can have is ignored, and the gateway's own too.
 func (g *Gateway) Seen(mac MAC) {
-	if mac != g.guestMAC && mac != g.mac && unicast(mac) {
-		g.guestMAC = mac
+	if n := number(mac); n != g.guestMAC.Load() && mac != g.mac && unicast(mac) {
+		g.guestMAC.Store(n)
 	}
 }
 
 // GuestMAC is the Ethernet address to send to: the guest's, or the broadcast address as long as it is not known.
-func (g *Gateway) GuestMAC() MAC { return g.guestMAC }
+func (g *Gateway) GuestMAC() MAC {
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], g.guestMAC.Load())
+	return MAC(b[2:])
+}
+
+// number is an Ethernet address as a number, which can be exchanged whole.
+func number(m MAC) uint64 {
+	return uint64(m[0])<<40 | uint64(m[1])<<32 | uint64(m[2])<<24 | uint64(m[3])<<16 | uint64(m[4])<<8 | uint64(m[5])
+}
+
+// Sibling is the same gateway for another worker, which counts refused frames in block. What one of them learns of the guest,
+// all know: it may have been seen on a queue that another worker serves.
+func (g *Gateway) Sibling(block *stats.Worker) *Gateway {
+	s := *g
+	s.stats, s.ra, s.out = block, slices.Clone(g.ra), nil
+	return &s
+}
 
 // MAC is the gateway's own Ethernet address.
 func (g *Gateway) MAC() MAC { return g.mac }

@@ -4,7 +4,10 @@
 // gets a copy, taken by that worker between two batches, so a copy is consistent in itself.
 package stats
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"reflect"
+)
 
 // Reason says why a frame, a segment or a flow was dropped or refused.
 type Reason uint8
@@ -46,6 +49,8 @@ const (
 	SocketFull               // datagram that the host socket did not take
 	LinkFull                 // frame that the link did not take
 	TooLong                  // datagram longer than the link or the socket carries
+	HandoverFull             // frame of another worker's flow, for which that worker had no room
+	HandoverStale            // frame that was given to a flow's owner, who was not that any more
 	NumReasons        = iota // how many there are
 )
 
@@ -55,6 +60,7 @@ var reasonNames = [NumReasons]string{
 	"bad_arp", "bad_ndp", "unknown_protocol", "disabled", "tcp_no_flow", "tcp_out_of_window", "tcp_bad_ack",
 	"tcp_bad_reset", "tcp_paws", "tcp_out_of_order_full", "flow_table_full", "budget_spent", "no_descriptors",
 	"no_buffers", "no_ports", "host_refused", "host_unreachable", "host_error", "socket_full", "link_full", "too_long",
+	"handover_full", "handover_stale",
 }
 
 // String is the reason's name in the JSON output.
@@ -79,6 +85,9 @@ type Worker struct {
 	ICMPOpened, ICMPClosed                      uint64
 	ICMPErrorsSent                              uint64
 
+	// Frames of flows of other workers, given to their owners; and what was taken over from other workers: frames, and accepted connections.
+	HandedOver, TakenOver uint64
+
 	// System calls by kind.
 	SysWait, SysLinkRead, SysLinkWrite, SysSend, SysRecv, SysSocket uint64
 
@@ -99,6 +108,19 @@ func (w *Worker) Dropped() (n uint64) {
 	return n
 }
 
+// Add adds another worker's counters and levels. It goes through all fields, so that it forgets none; it is not for the hot path.
+func (w *Worker) Add(o *Worker) {
+	sum, add := reflect.ValueOf(w).Elem(), reflect.ValueOf(o).Elem()
+	for i := range sum.NumField() {
+		if f := sum.Field(i); f.Kind() == reflect.Uint64 {
+			f.SetUint(f.Uint() + add.Field(i).Uint())
+		}
+	}
+	for r, n := range o.Drops {
+		w.Drops[r] += n
+	}
+}
+
 // MarshalJSON gives the counters by name; reasons that did not occur are left out.
 func (w Worker) MarshalJSON() ([]byte, error) {
 	drops := make(map[string]uint64)
@@ -115,8 +137,9 @@ func (w Worker) MarshalJSON() ([]byte, error) {
 			"retransmits": w.TCPRetransmits, "timeouts": w.TCPTimeouts, "out_of_order": w.TCPOutOfOrder,
 			"duplicate": w.TCPDuplicate, "held_bytes": w.TCPHeldBytes,
 		},
-		"udp":  map[string]uint64{"opened": w.UDPOpened, "closed": w.UDPClosed},
-		"icmp": map[string]uint64{"opened": w.ICMPOpened, "closed": w.ICMPClosed, "errors_sent": w.ICMPErrorsSent},
+		"udp":      map[string]uint64{"opened": w.UDPOpened, "closed": w.UDPClosed},
+		"handover": map[string]uint64{"out": w.HandedOver, "in": w.TakenOver},
+		"icmp":     map[string]uint64{"opened": w.ICMPOpened, "closed": w.ICMPClosed, "errors_sent": w.ICMPErrorsSent},
 		"system_calls": map[string]uint64{
 			"wait": w.SysWait, "link_read": w.SysLinkRead, "link_write": w.SysLinkWrite,
 			"send": w.SysSend, "recv": w.SysRecv, "socket": w.SysSocket,

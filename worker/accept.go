@@ -69,24 +69,31 @@ func (w *Worker) listenerFailed(err hostsock.Errno) {
 	w.acceptAt = w.now + retryAccept
 }
 
-// tcpAccepted starts the flow of an accepted host peer: the guest gets a SYN.
+// tcpAccepted finds a worker for an accepted host peer.
 func (w *Worker) tcpAccepted(l *listener, fd int, peer netip.AddrPort) {
 	from, ok := w.Map.Inbound(peer)
 	guest := w.Map.Guest[familyOf(peer.Addr())]
+	if !ok || !guest.IsValid() {
+		w.Stats.Drop(stats.BadDestination)
+		w.Host.Abort(fd)
+		return
+	}
+	key := flow.NewKey(packet.ProtoTCP, netip.AddrPortFrom(guest, l.port.To), from)
+	if !w.passOn(fd, &key) {
+		w.tcpAdopt(fd, key)
+	}
+}
+
+// tcpAdopt starts the flow of an accepted host peer: the guest gets a SYN.
+func (w *Worker) tcpAdopt(fd int, key flow.Key) {
 	reason := stats.None
 	var f *flowSlot
-	switch {
-	case !ok || !guest.IsValid():
-		reason = stats.BadDestination
-	case !w.env.Budget.Admit():
+	if _, taken := w.table.Get(&key); taken {
+		reason = stats.NoPorts
+	} else if !w.env.Budget.Admit() {
 		reason = stats.BudgetSpent
-	default:
-		key := flow.NewKey(packet.ProtoTCP, netip.AddrPortFrom(guest, l.port.To), from)
-		if _, taken := w.table.Get(&key); taken {
-			reason = stats.NoPorts
-		} else if f = w.newFlow(tcpFlow, key); f == nil {
-			reason = stats.FlowTableFull
-		}
+	} else if f = w.newFlow(tcpFlow, key); f == nil {
+		reason = stats.FlowTableFull
 	}
 	if reason != stats.None {
 		w.Stats.Drop(reason)
@@ -95,8 +102,9 @@ func (w *Worker) tcpAccepted(l *listener, fd int, peer netip.AddrPort) {
 	}
 	w.Stats.TCPAccepted++
 	f.fd = fd
-	f.head = makeHeader(from.Addr(), guest, packet.ProtoTCP, 0, hopLimit)
-	f.conn.FromHost(&w.env, w.tcpConfig(f.key.GuestAddrPort(), from))
+	guest, from := key.GuestAddrPort(), key.PeerAddrPort()
+	f.head = makeHeader(from.Addr(), guest.Addr(), packet.ProtoTCP, 0, hopLimit)
+	f.conn.FromHost(&w.env, w.tcpConfig(guest, from))
 	if err := w.Host.Watch(fd, token(tokenFlow, f.gen, f.index)); err != 0 {
 		w.Stats.Drop(openReason(err))
 		w.Host.Abort(fd)

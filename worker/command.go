@@ -13,7 +13,7 @@ func (w *Worker) Do(fn func()) {
 	w.mu.Lock()
 	w.commands = append(w.commands, fn)
 	w.mu.Unlock()
-	w.wake()
+	wake(w.WakeFd)
 }
 
 // Stop makes Run return after the current batch. It may be called from any goroutine, and more than once.
@@ -21,17 +21,18 @@ func (w *Worker) Stop() {
 	w.mu.Lock()
 	w.stopped = true
 	w.mu.Unlock()
-	w.wake()
+	wake(w.WakeFd)
 }
 
-func (w *Worker) wake() {
-	if w.WakeFd < 0 {
+// wake wakes the worker that watches an eventfd; -1 for one whose Step is called by somebody else.
+func wake(fd int) {
+	if fd < 0 {
 		return
 	}
 	var one [8]byte
 	binary.NativeEndian.PutUint64(one[:], 1)
 	// It cannot fail: the counter, which nobody reads, has room for 2^64 - 2 wake-ups.
-	_, _ = unix.Write(w.WakeFd, one[:])
+	_, _ = unix.Write(fd, one[:])
 }
 
 // takeCommands runs what Do left, and reports whether the worker is to stop.
@@ -84,6 +85,7 @@ func (w *Worker) Close() error {
 		w.Host.Close(l.fd)
 	}
 	w.listeners = nil
+	w.closeInbox()
 	w.keepPages(0)
 	err := w.Queue.Close()
 	for _, p := range []interface{ Close() error }{w.Hold, w.Send} {

@@ -27,6 +27,8 @@ func (w *Worker) icmpInput() {
 	var f *flowSlot
 	if i, ok := w.table.Get(&key); ok {
 		f = w.flows[i]
+	} else if w.foreign(&key) {
+		return
 	} else if f = w.icmpOpen(key); f == nil {
 		return
 	}
@@ -46,7 +48,9 @@ func (w *Worker) icmpOpen(key flow.Key) *flowSlot {
 	}
 	f := w.newFlow(icmpFlow, key)
 	if f == nil {
-		w.Stats.Drop(stats.FlowTableFull)
+		if !w.foreign(&key) { // by now another worker may have made it
+			w.Stats.Drop(stats.FlowTableFull)
+		}
 		return nil
 	}
 	w.Stats.ICMPOpened++

@@ -40,6 +40,8 @@ func (w *Worker) tcpInput() {
 		if f.conn.InitialSequence() == w.seg.Seq {
 			return
 		}
+	} else if w.foreign(&key) {
+		return
 	}
 	if w.seg.Flags&(tcp.SYN|tcp.ACK|tcp.RST|tcp.FIN) == tcp.SYN {
 		w.tcpOpen(key)
@@ -149,7 +151,9 @@ func (w *Worker) tcpOpen(key flow.Key) {
 	}
 	f := w.newFlow(tcpFlow, key)
 	if f == nil {
-		w.refuseSyn(stats.FlowTableFull)
+		if !w.foreign(&key) { // by now another worker may have made it
+			w.refuseSyn(stats.FlowTableFull)
+		}
 		return
 	}
 	w.Stats.TCPOpened++

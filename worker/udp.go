@@ -37,6 +37,8 @@ func (w *Worker) udpInput() {
 	var f *flowSlot
 	if i, ok := w.table.Get(&key); ok {
 		f = w.flows[i]
+	} else if w.foreign(&key) {
+		return
 	} else if f = w.udpOpen(key); f == nil {
 		return
 	}
@@ -93,7 +95,9 @@ func (w *Worker) udpOpen(key flow.Key) *flowSlot {
 	}
 	f := w.newFlow(udpFlow, key)
 	if f == nil {
-		w.Stats.Drop(stats.FlowTableFull)
+		if !w.foreign(&key) { // by now another worker may have made it
+			w.Stats.Drop(stats.FlowTableFull)
+		}
 		return nil
 	}
 	w.Stats.UDPOpened++

@@ -4,7 +4,7 @@
 // One iteration takes the events that wait, then the frames of the link, then the host sockets that may be read, then the
 // timers, and flushes what the flows have to say in between. Each source has a budget, so that none starves the others.
 //
-// Everyone else talks to a running worker through Do only.
+// Everyone else talks to a running worker through Do only; but the workers of one Group give each other what is another's.
 package worker
 
 import (
@@ -44,6 +44,9 @@ type Config struct {
 	Hold    *pagepool.Pool // what host sockets do not take yet
 	Send    *pagepool.Pool // what the guest has not acknowledged
 	Stats   *stats.Worker
+
+	Group *Group // of the workers of this network; nil for one that is alone
+	ID    int    // its number in Group, from 0
 
 	MTU       int
 	MaxFlows  int
@@ -85,6 +88,9 @@ type Worker struct {
 	late    []int32 // flows whose ACK was put off
 	lateAge int     // looks at the events since the first of them was
 	lenders []int32 // flows that borrow payload from the link's batch
+
+	inbox *inbox // where other workers put what is ours; nil without a group
+	parcelState
 
 	events [eventBatch]hostsock.Event
 	frames [frameBatch]packet.Frame
@@ -202,6 +208,10 @@ func New(c Config) (*Worker, error) {
 		MaxWindow: c.MaxWindow, MaxFlight: c.MaxFlight, Lazy: true, KeepIdle: c.KeepIdle, IdleLimit: c.IdleLimit, Now: w.now,
 	}
 	c.Stats.Budget = uint64(c.Budget)
+	if c.Group != nil {
+		w.inbox = &c.Group.inboxes[c.ID]
+		w.inbox.wakeFd = c.WakeFd
+	}
 	w.linkReadable = true
 	if err := w.Host.Watch(c.Queue.Fd(), token(tokenLink, 0, 0)); err != 0 {
 		return nil, fmt.Errorf("worker: cannot watch the link: %w", err)
@@ -236,6 +246,7 @@ func (w *Worker) Step(limit int64) {
 	w.sinceWait++
 	w.now = w.Clock()
 	w.env.Now = w.now
+	w.serveInbox()
 	w.serveLink()
 	w.serveListeners()
 	w.serveReady()
@@ -246,7 +257,7 @@ func (w *Worker) Step(limit int64) {
 
 // busy reports whether there is work that no event will announce.
 func (w *Worker) busy() bool {
-	if w.linkReadable {
+	if w.linkReadable || w.hasMail() {
 		return true
 	}
 	waits := len(w.ready) > 0 || (len(w.waiting) > 0 && w.acceptAt == 0)
@@ -275,6 +286,9 @@ func (w *Worker) wait(limit int64) {
 	if w.lateAge++; len(w.late) == 0 || w.lateAge > lateRounds {
 		w.flushLate()
 	}
+	if timeout != 0 && !w.mayWait() {
+		timeout = 0
+	}
 	if timeout != 0 && w.spinning() {
 		n = w.spin()
 	}
@@ -285,6 +299,7 @@ func (w *Worker) wait(limit int64) {
 		w.Stats.SysWait++
 		n = w.Host.Wait(w.events[:], timeout)
 	}
+	w.awake()
 	w.now = w.Clock()
 	w.env.Now = w.now
 	w.linkFull, w.noMemory = false, false
@@ -307,6 +322,9 @@ func (w *Worker) trim(events int) {
 	w.keepPages(0)
 	w.Hold.Trim()
 	w.Send.Trim()
+	if w.inbox != nil {
+		w.inbox.trim()
+	}
 	if w.Stats.Flows == 0 && len(w.flows) > keepSlots {
 		w.flows, w.free, w.ready, w.dirty, w.late, w.lenders = nil, nil, nil, nil, nil, nil
 		w.wheel = timer.New(w.now)
@@ -392,6 +410,11 @@ func (w *Worker) frame(f *packet.Frame) {
 		return
 	}
 	w.Gateway.Seen(w.pkt.SrcMAC)
+	w.dispatch()
+}
+
+// dispatch gives the packet in w.pkt to its flow.
+func (w *Worker) dispatch() {
 	switch w.pkt.Proto {
 	case packet.ProtoTCP:
 		w.tcpInput()
@@ -481,16 +504,21 @@ func (w *Worker) serveTimers() {
 
 // newFlow takes a slot for a flow with the given key, and enters it into the table. nil says that there is no room.
 func (w *Worker) newFlow(kind flowKind, key flow.Key) *flowSlot {
+	if !w.claim(&key) {
+		return nil
+	}
 	var f *flowSlot
 	if n := len(w.free); n > 0 {
 		f = w.flows[w.free[n-1]]
 		if !w.table.Put(key, f.index) {
+			w.unclaim(&key)
 			return nil
 		}
 		w.free = w.free[:n-1]
 	} else {
 		f = &flowSlot{index: int32(len(w.flows))}
 		if !w.table.Put(key, f.index) {
+			w.unclaim(&key)
 			return nil
 		}
 		w.flows = append(w.flows, f)
@@ -510,6 +538,7 @@ func (w *Worker) dropFlow(f *flowSlot) {
 	}
 	w.levels(f.kind, -1)
 	w.table.Delete(&f.key)
+	w.unclaim(&f.key)
 	w.wheel.Stop(f.index)
 	f.kind, f.fd = freeSlot, -1
 	f.readable = false
@@ -523,6 +552,9 @@ func (w *Worker) levels(kind flowKind, n int) {
 	switch kind {
 	case tcpFlow:
 		s.TCPFlows += d
+		if w.inbox != nil {
+			w.inbox.flows.Add(int64(n))
+		}
 	case udpFlow:
 		s.UDPFlows += d
 	case icmpFlow:

@@ -95,9 +95,9 @@ func (n *network) watch(o *options.Options, ns *netns.Namespace, signals <-chan 
 		case <-gone:
 			gone = nil // it stays closed
 			if errors.Is(n.result, link.ErrGone) {
-				n.worker.Log.Warn("the interface inside is gone: the command has no network any more")
+				n.log.Warn("the interface inside is gone: the command has no network any more")
 			} else {
-				n.worker.Log.Error("the command has no network any more", "error", n.result)
+				n.log.Error("the command has no network any more", "error", n.result)
 			}
 		case <-ended:
 			return

@@ -41,84 +41,142 @@ const (
 	icmpIdle = 60 * time.Second
 )
 
-// ownDescriptors is how many descriptors are kept from flows for everything else: the command's start, the log, the
-// counters, and the runtime's own.
-const ownDescriptors = 32
+// Descriptors that are kept from flows for everything else.
+const (
+	ownDescriptors    = 32 // the command's start, the log, the counters, the first worker, and the runtime's own
+	workerDescriptors = 5  // another worker's queue, event set, eventfd, and pools
+)
 
-// flowLimit is how many flows there may be. Each may need a descriptor; ports are forwarded ones.
-func flowLimit(ports int) int {
+// flowLimit is how many flows there may be. Each may need a descriptor, and forwarded ports do.
+func (p *plan) flowLimit(workers int) int {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return maxFlows // cannot fail; the kernel's limit holds all the same
 	}
-	own := uint64(ownDescriptors + ports)
+	own := uint64(ownDescriptors + (workers-1)*workerDescriptors + len(p.ports.tcp) + len(p.ports.udp))
 	return int(min(maxFlows, max(limit.Cur, own+1)-own))
 }
 
-// network is one running worker and what it needs.
+// network is the running workers and what they need.
 type network struct {
+	log     *slog.Logger
+	group   *worker.Group // nil for one worker
+	members []*member
+	pcap    *pcap.Writer
+	idle    *time.Timer   // gives memory back once all workers are idle
+	done    chan struct{} // closed when all workers have ended
+	result  error         // of the first worker that ended by itself, once done is closed
+}
+
+// member is one worker and what is its alone.
+type member struct {
 	worker *worker.Worker
 	host   *hostsock.System
 	wakeFd int
-	pcap   *pcap.Writer
-	done   chan struct{} // closed when the worker has ended
-	result error         // of the worker, once done is closed
 }
 
-// newNetwork makes the network of a plan over the first queue of t, whose descriptors it owns from now on.
+// idleDelay is how long after a worker has become idle the program's memory goes back to the system, unless another one does so meanwhile.
+const idleDelay = 100 * time.Millisecond
+
+// newNetwork makes the network of a plan over the queues of t, whose descriptors it owns from now on.
 func newNetwork(o *options.Options, p *plan, t *netns.TAP, log *slog.Logger) (*network, error) {
-	n := &network{wakeFd: -1, done: make(chan struct{})}
-	if err := n.build(o, p, t, log); err != nil {
+	n := &network{log: log, done: make(chan struct{})}
+	n.idle = time.AfterFunc(time.Hour, debug.FreeOSMemory)
+	n.idle.Stop()
+	fds := t.FDs
+	err := n.share(o, p, t)
+	for err == nil && len(fds) > 0 {
+		err = n.add(o, p, t, fds[0])
+		fds = fds[1:]
+	}
+	if err == nil {
+		err = n.openPorts(p)
+	}
+	if err != nil {
+		for _, fd := range fds {
+			_ = unix.Close(fd)
+		}
 		return nil, errors.Join(err, n.release())
 	}
 	return n, nil
 }
 
-// build fills in what newNetwork returns. On error, what it has filled in is released by the caller; the rest it has
-// given back.
-func (n *network) build(o *options.Options, p *plan, t *netns.TAP, log *slog.Logger) error {
-	queue, err := tap.New(t.FDs[0], link.Features{Csum: true, TSO4: true, TSO6: true, USO: t.USO()})
-	if err != nil {
-		_ = unix.Close(t.FDs[0])
-		return err
-	}
-	block := new(stats.Worker)
-	gw, err := p.newGateway(o, t, block)
-	if err != nil {
-		return errors.Join(err, queue.Close())
-	}
-	if n.host, err = hostsock.NewSystem(); err != nil {
-		return errors.Join(err, queue.Close())
-	}
-	if n.wakeFd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		return errors.Join(fmt.Errorf("cannot make an eventfd: %w", err), queue.Close())
-	}
+// share makes what the workers share.
+func (n *network) share(o *options.Options, p *plan, t *netns.TAP) (err error) {
 	if o.Pcap != "" {
-		if n.pcap, err = pcap.Create(o.Pcap, t.Name, log); err != nil {
-			return errors.Join(err, queue.Close())
+		if n.pcap, err = pcap.Create(o.Pcap, t.Name, n.log); err != nil {
+			return err
 		}
 	}
-	hold, err := pagepool.New(int(o.Limits.Budget) + maxFlows*2*pagepool.FragSize)
-	if err != nil {
-		return errors.Join(err, queue.Close())
+	if workers := len(t.FDs); workers > 1 {
+		n.group, err = worker.NewGroup(workers, p.flowLimit(workers))
 	}
-	send, err := pagepool.New(sendPool)
+	return err
+}
+
+// add makes the next worker, over the queue of the given descriptor, which it owns from now on. On error, what it has filled in is released
+// by the caller; the rest it has given back.
+func (n *network) add(o *options.Options, p *plan, t *netns.TAP, fd int) error {
+	queue, err := tap.New(fd, link.Features{Csum: true, TSO4: true, TSO6: true, USO: t.USO()})
 	if err != nil {
-		return errors.Join(err, queue.Close(), hold.Close())
+		_ = unix.Close(fd)
+		return err
 	}
+	m := &member{wakeFd: -1}
+	workers := len(t.FDs)
 	c := worker.Config{
-		Queue: queue, Host: n.host, Gateway: gw, Map: &p.mapping, Hold: hold, Send: send, Stats: block,
-		MTU: t.MTU, MaxFlows: flowLimit(len(p.ports.tcp) + len(p.ports.udp)), Budget: o.Limits.Budget, MaxWindow: maxWindow, MaxFlight: maxFlight,
+		Queue: queue, Map: &p.mapping, Stats: new(stats.Worker), Group: n.group, ID: len(n.members),
+		MTU: t.MTU, MaxFlows: p.flowLimit(workers), Budget: o.Limits.Budget / int64(workers), MaxWindow: maxWindow, MaxFlight: maxFlight,
 		KeepIdle: int64(keepIdle), IdleLimit: int64(o.Limits.IdleTimeout), UDPIdle: int64(udpIdle), UDPFirst: int64(udpFirst), ICMPIdle: int64(icmpIdle),
 		NoTCP: o.Filter.NoTCP, NoUDP: o.Filter.NoUDP, NoICMP: o.Filter.NoICMP,
-		Origin: origins(o), WakeFd: n.wakeFd, Clock: monotonic, Seed: secret(), Log: log,
-		Spin: spinFor(), Idle: func() { go debug.FreeOSMemory() },
+		Origin: origins(o), Clock: monotonic, Seed: secret(), Log: n.log, Capture: n.watcher(o),
+		Spin: spinFor(workers), Idle: func() { n.idle.Reset(idleDelay) },
 	}
-	c.Capture = n.watcher(o, log)
-	if n.worker, err = worker.New(c); err != nil {
-		return errors.Join(err, queue.Close(), hold.Close(), send.Close())
+	if err := m.build(&c, p, o, t, n.members); err != nil {
+		return errors.Join(err, queue.Close(), m.release())
 	}
-	return n.openPorts(p)
+	n.members = append(n.members, m)
+	return nil
+}
+
+// build completes a worker's configuration and makes the worker. others are those that were made before.
+func (m *member) build(c *worker.Config, p *plan, o *options.Options, t *netns.TAP, others []*member) (err error) {
+	if len(others) > 0 {
+		c.Gateway = others[0].worker.Gateway.Sibling(c.Stats)
+	} else if c.Gateway, err = p.newGateway(o, t, c.Stats); err != nil {
+		return err
+	}
+	if m.host, err = hostsock.NewSystem(); err != nil {
+		return err
+	}
+	if m.wakeFd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return fmt.Errorf("cannot make an eventfd: %w", err)
+	}
+	c.Host, c.WakeFd = m.host, m.wakeFd
+	if c.Hold, err = pagepool.New(int(c.Budget) + maxFlows*2*pagepool.FragSize); err != nil {
+		return err
+	}
+	if c.Send, err = pagepool.New(sendPool); err != nil {
+		return errors.Join(err, c.Hold.Close())
+	}
+	if m.worker, err = worker.New(*c); err != nil {
+		return errors.Join(err, c.Hold.Close(), c.Send.Close())
+	}
+	return nil
+}
+
+// release gives back what a worker had.
+func (m *member) release() (err error) {
+	if m.worker != nil {
+		err = m.worker.Close()
+	}
+	if m.host != nil {
+		err = errors.Join(err, m.host.Release())
+	}
+	if m.wakeFd >= 0 {
+		_ = unix.Close(m.wakeFd)
+	}
+	return err
 }
 
 func (p *plan) newGateway(o *options.Options, t *netns.TAP, block *stats.Worker) (*gateway.Gateway, error) {
@@ -150,17 +208,19 @@ func origins(o *options.Options) [2]hostsock.Origin {
 	}
 }
 
-// openPorts opens the forwarded ports, before the guest can see any of them work.
+// openPorts opens the forwarded ports, before the guest can see any of them work. They are dealt out to the workers in turn.
 func (n *network) openPorts(p *plan) error {
+	next := 0
 	for _, l := range []struct {
 		option string
 		udp    bool
 		ports  []forward.Port
 	}{{"-t", false, p.ports.tcp}, {"-u", true, p.ports.udp}} {
 		for _, port := range l.ports {
-			if errno := n.worker.Forward(port, l.udp); errno != 0 {
+			if errno := n.members[next%len(n.members)].worker.Forward(port, l.udp); errno != 0 {
 				return portError(l.option, port, errno)
 			}
+			next++
 		}
 	}
 	return nil
@@ -179,18 +239,37 @@ func portError(option string, port forward.Port, errno hostsock.Errno) error {
 	return fmt.Errorf("option %s: cannot listen on port %s: %w%s", option, port.Listen, errno, cure)
 }
 
-// start runs the worker in a thread of its own.
+// start runs each worker in a thread of its own. There is a processor for each of them, and one more: a worker's system calls do not tell the
+// Go scheduler, which must not wait for them.
 func (n *network) start() {
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), len(n.members)+1))
+	ended := make(chan error, len(n.members))
+	for _, m := range n.members {
+		go func() {
+			runtime.LockOSThread()
+			ended <- m.worker.Run()
+		}()
+	}
 	go func() {
-		runtime.LockOSThread()
-		n.result = n.worker.Run()
+		for range n.members {
+			if err := <-ended; n.result == nil && err != nil {
+				n.result = err
+				n.stopWorkers() // one that has failed takes its flows with it: better none than some
+			}
+		}
 		close(n.done)
 	}()
 }
 
-// stop ends the worker. Its counters may be read until release.
+func (n *network) stopWorkers() {
+	for _, m := range n.members {
+		m.worker.Stop()
+	}
+}
+
+// stop ends the workers. Their counters may be read until release.
 func (n *network) stop() error {
-	n.worker.Stop()
+	n.stopWorkers()
 	<-n.done
 	if errors.Is(n.result, link.ErrGone) {
 		return nil
@@ -200,14 +279,12 @@ func (n *network) stop() error {
 
 // release gives back what newNetwork had taken, as far as it had come.
 func (n *network) release() (err error) {
-	if n.worker != nil {
-		err = n.worker.Close()
+	n.idle.Stop()
+	for _, m := range n.members {
+		err = errors.Join(err, m.release())
 	}
-	if n.host != nil {
-		err = errors.Join(err, n.host.Release())
-	}
-	if n.wakeFd >= 0 {
-		_ = unix.Close(n.wakeFd)
+	if n.group != nil {
+		err = errors.Join(err, n.group.Close())
 	}
 	if n.pcap != nil {
 		err = errors.Join(err, n.pcap.Close())
@@ -215,31 +292,44 @@ func (n *network) release() (err error) {
 	return err
 }
 
-// counters asks the worker for a copy of its counters; false when it does not answer.
-func (n *network) counters() (stats.Worker, bool) {
-	got := make(chan stats.Worker, 1)
-	n.worker.Do(func() { got <- n.snapshot() })
-	select {
-	case s := <-got:
-		return s, true
-	case <-n.done:
-		return n.snapshot(), true
-	case <-time.After(time.Second):
-		return stats.Worker{}, false
+// counters asks the workers for copies of their counters; false when one does not answer.
+func (n *network) counters() (all []stats.Worker, ok bool) {
+	limit := time.After(time.Second)
+	for _, m := range n.members {
+		got := make(chan stats.Worker, 1)
+		m.worker.Do(func() { got <- m.snapshot() })
+		select {
+		case s := <-got:
+			all = append(all, s)
+		case <-n.done:
+			return n.snapshots(), true
+		case <-limit:
+			return nil, false
+		}
 	}
+	return all, true
+}
+
+// snapshots are the counters of all workers, which have ended.
+func (n *network) snapshots() (all []stats.Worker) {
+	for _, m := range n.members {
+		all = append(all, m.snapshot())
+	}
+	return all
 }
 
 // snapshot is called in the worker's goroutine, or after its end.
-func (n *network) snapshot() stats.Worker {
-	s := n.worker.Snapshot()
-	c := n.host.Counters()
+func (m *member) snapshot() stats.Worker {
+	s := m.worker.Snapshot()
+	c := m.host.Counters()
 	s.SysWait, s.SysSend, s.SysRecv, s.SysSocket = c.Wait, c.Send, c.Recv, c.Socket
 	return s
 }
 
-// spinFor is how long a worker looks for events before it sleeps. With one processor nobody else could cause any meanwhile.
-func spinFor() int64 {
-	if runtime.NumCPU() < 2 {
+// spinFor is how long a worker looks for events before it sleeps. With fewer processors than workers that would only keep those
+// waiting that could cause any.
+func spinFor(workers int) int64 {
+	if runtime.NumCPU() < max(workers, 2) {
 		return 0
 	}
 	return int64(40 * time.Microsecond)
@@ -257,14 +347,14 @@ func secret() uint64 {
 }
 
 // watcher is what sees every frame: the capture, the trace, both or, most of the time, nobody.
-func (n *network) watcher(o *options.Options, log *slog.Logger) func(worker.Direction, *packet.NetHdr, [][]byte) {
+func (n *network) watcher(o *options.Options) func(worker.Direction, *packet.NetHdr, [][]byte) {
 	if o.Log.Level != options.Trace {
 		if n.pcap == nil {
 			return nil
 		}
 		return n.capture
 	}
-	t := &tracer{log: log}
+	t := &tracer{log: n.log}
 	if n.pcap == nil {
 		return t.frame
 	}

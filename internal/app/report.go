@@ -18,26 +18,25 @@ import (
 func (n *network) finish(o *options.Options) error {
 	err := n.stop()
 	if o.Counters.Enabled {
-		s := n.snapshot()
-		err = errors.Join(err, writeCounters(o, &s))
+		err = errors.Join(err, writeCounters(o, n.snapshots()))
 	}
 	return errors.Join(err, n.release())
 }
 
 // writeCounters writes the counters of a running network. A failure is logged: it must not end the network.
 func (n *network) writeCounters(o *options.Options) {
-	s, ok := n.counters()
+	all, ok := n.counters()
 	if !ok {
-		n.worker.Log.Error("counters: the worker did not answer within a second")
+		n.log.Error("counters: a worker did not answer within a second")
 		return
 	}
-	if err := writeCounters(o, &s); err != nil {
-		n.worker.Log.Error(err.Error())
+	if err := writeCounters(o, all); err != nil {
+		n.log.Error(err.Error())
 	}
 }
 
-func writeCounters(o *options.Options, s *stats.Worker) error {
-	b, err := describe(s)
+func writeCounters(o *options.Options, workers []stats.Worker) error {
+	b, err := describe(workers)
 	if err != nil {
 		return fmt.Errorf("counters: %w", err)
 	}
@@ -52,14 +51,21 @@ func writeCounters(o *options.Options, s *stats.Worker) error {
 	return nil
 }
 
-// describe gives the counters as one line of JSON, with what the process as a whole uses.
-func describe(s *stats.Worker) ([]byte, error) {
-	b, err := json.Marshal(s)
+// describe gives the counters as one line of JSON: the sums, each worker's own, and what the process as a whole uses.
+func describe(workers []stats.Worker) ([]byte, error) {
+	var sum stats.Worker
+	for i := range workers {
+		sum.Add(&workers[i])
+	}
+	b, err := json.Marshal(sum)
 	if err != nil {
 		return nil, err
 	}
 	var all map[string]json.RawMessage
 	if err := json.Unmarshal(b, &all); err != nil {
+		return nil, err
+	}
+	if all["workers"], err = json.Marshal(workers); err != nil {
 		return nil, err
 	}
 	var memory runtime.MemStats

@@ -9,6 +9,7 @@ package options
 import (
 	"net"
 	"net/netip"
+	"runtime"
 	"time"
 )
 
@@ -21,9 +22,16 @@ const (
 	DefaultIdleTimeout = 0 * time.Second
 	// DefaultBudget is the memory, in bytes, that all flows together may promise and hold.
 	DefaultBudget = 256 << 20
+	// MaxQueues is the most queue pairs that may be asked for.
+	MaxQueues = 64
+	// maxDefaultQueues is the most there are without being asked for: more pay only where much else is fast.
+	maxDefaultQueues = 4
 	// kernelMTU is what the kernel gives a TAP: ETH_DATA_LEN of linux/if_ether.h.
 	kernelMTU = 1500
 )
+
+// DefaultQueues is the number of queue pairs: as many as there are processors to serve them, up to a few.
+func DefaultQueues() int { return min(runtime.NumCPU(), maxDefaultQueues) }
 
 // MAC is an Ethernet address.
 type MAC [6]byte

@@ -132,7 +132,7 @@ func TestParseDefaults(t *testing.T) {
 	want := Options{
 		Guest:   Guest{IPv4: true, IPv6: true, MTU: 65520, GatewayMAC: MAC{0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55}},
 		Mapping: Mapping{Gateway: true},
-		Limits:  Limits{Queues: 1, Budget: 256 << 20},
+		Limits:  Limits{Queues: DefaultQueues(), Budget: 256 << 20},
 		Log:     Log{Level: Normal},
 		ReadyFD: -1,
 	}
@@ -191,7 +191,7 @@ func TestParseErrors(t *testing.T) {
 		{"-T 80", `-T "80": vasta does not forward ports of the namespace's loopback yet; connect to the gateway address instead, or say none`},
 		{"--map-host-loopback 127.0.0.2", `--map-host-loopback "127.0.0.2": a loopback address cannot be used on a link`},
 		{"--map-guest-addr x", `--map-guest-addr "x": not an IPv4 or IPv6 address`},
-		{"--queues 2", `--queues "2": not a number from 1 to 1`},
+		{"--queues 65", `--queues "65": not a number from 1 to 64`},
 		{"--ready-fd 2", `--ready-fd "2": not a number from 3 to 1048576`},
 		{"--idle-timeout -1", `--idle-timeout "-1": not a number from 0 to 2147483647`},
 		{"--budget 1023K", `--budget "1023K": not a size from 1048576 to 1099511627776 bytes; K, M or G may follow the number`},

@@ -1,0 +1,180 @@
+package worker
+
+import (
+	"encoding/binary"
+
+	"github.com/vasta-net/vasta/flow"
+	"github.com/vasta-net/vasta/packet"
+	"github.com/vasta-net/vasta/ring"
+	"github.com/vasta-net/vasta/stats"
+)
+
+// A flow belongs to one worker: that of the guest's first frame, or the one that was chosen when its connection was accepted. The link
+// brings the guest's frames to the worker that wrote to the flow last, most of the time. Where it does not, the frame's
+// worker does not know the flow, asks the directory, and gives the owner a copy.
+
+// noteLen is the length of what precedes a frame in an inbox: a block of the ring, so that the frame begins at a cache line.
+const noteLen = ring.Block
+
+// Kinds of notes, in the first byte.
+const (
+	noteFrame    = iota // a frame follows; its virtio-net header is at noteBody
+	noteAccepted        // an accepted connection: descriptor at noteBody, the flow's key behind it
+)
+
+const noteBody = 4
+
+// foreign gives the frame in w.pkt to the owner of its flow, and reports true, if that is another worker. It is called where the
+// flow is not in w.table.
+func (w *Worker) foreign(key *flow.Key) bool {
+	if w.Group == nil {
+		return false
+	}
+	owner := w.Group.directory.Owner(key)
+	if owner == flow.Nobody || owner == w.ID {
+		return false
+	}
+	if w.given { // to us, because we had the flow. It has ended, and begun elsewhere: no frame goes round
+		w.Stats.Drop(stats.HandoverStale)
+		return true
+	}
+	f := w.pkt.Frame
+	w.note[0] = noteFrame
+	f.Hdr.Encode(w.note[noteBody:])
+	if w.Group.put(owner, w.note[:], f.Bufs) {
+		w.Stats.HandedOver++
+	} else {
+		w.Stats.Drop(stats.HandoverFull)
+	}
+	return true
+}
+
+// claim enters a new flow into the directory. False says that another worker has it, or that there are too many.
+func (w *Worker) claim(key *flow.Key) bool {
+	return w.Group == nil || w.Group.directory.Claim(key, w.ID) == w.ID
+}
+
+func (w *Worker) unclaim(key *flow.Key) {
+	if w.Group != nil {
+		w.Group.directory.Release(key, w.ID)
+	}
+}
+
+// serveInbox takes what other workers have given us. It comes before the link: what was given is older.
+func (w *Worker) serveInbox() {
+	if w.inbox == nil {
+		return
+	}
+	for range linkRounds {
+		n := 0
+		for ; n < frameBatch; n++ {
+			record, ok := w.inbox.Take()
+			if !ok {
+				break
+			}
+			w.take(record)
+		}
+		if n == 0 {
+			return
+		}
+		w.settleAll()
+		w.inbox.Release()
+		w.flush()
+	}
+}
+
+// take takes one record of the inbox. Its memory is borrowed until the batch ends, as that of the link's frames is.
+func (w *Worker) take(record []byte) {
+	w.Stats.TakenOver++
+	if record[0] == noteAccepted {
+		fd, key := decodeAccepted(record[noteBody:])
+		w.inbox.flows.Add(-1) // the flow counts itself
+		w.tcpAdopt(fd, key)
+		return
+	}
+	w.parcel.Hdr.Decode(record[noteBody:])
+	w.parcelBuf[0] = record[noteLen:]
+	w.parcel.Bufs, w.parcel.Len = w.parcelBuf[:], len(record)-noteLen
+	if w.pkt.Parse(&w.parcel) != stats.None {
+		return // it was whole before it was given to us
+	}
+	w.given = true
+	w.dispatch()
+	w.given = false
+}
+
+// passOn gives an accepted connection to the worker with the fewest, and reports false if that is this one.
+func (w *Worker) passOn(fd int, key *flow.Key) bool {
+	if w.Group == nil {
+		return false
+	}
+	to := w.Group.lightest(w.ID)
+	if to == w.ID {
+		return false
+	}
+	w.note[0] = noteAccepted
+	encodeAccepted(w.note[noteBody:], fd, key)
+	w.Group.inboxes[to].flows.Add(1) // now, so that the next one is not given to the same
+	if w.Group.put(to, w.note[:], nil) {
+		return true
+	}
+	w.Group.inboxes[to].flows.Add(-1)
+	return false
+}
+
+func encodeAccepted(b []byte, fd int, k *flow.Key) {
+	binary.NativeEndian.PutUint32(b[0:], uint32(fd))
+	binary.NativeEndian.PutUint16(b[4:], k.GuestPort)
+	binary.NativeEndian.PutUint16(b[6:], k.PeerPort)
+	b[8], b[9] = k.Proto, k.Family
+	copy(b[10:], k.Guest[:])
+	copy(b[26:], k.Peer[:])
+}
+
+func decodeAccepted(b []byte) (fd int, k flow.Key) {
+	k = flow.Key{
+		GuestPort: binary.NativeEndian.Uint16(b[4:]), PeerPort: binary.NativeEndian.Uint16(b[6:]),
+		Proto: b[8], Family: b[9], Guest: [16]byte(b[10:26]), Peer: [16]byte(b[26:42]),
+	}
+	return int(binary.NativeEndian.Uint32(b[0:])), k
+}
+
+// hasMail reports whether records wait that other workers have given us.
+func (w *Worker) hasMail() bool { return w.inbox != nil && w.inbox.Waiting() }
+
+// mayWait announces to the other workers that they have to wake this one, and reports false when it must not wait because one of them was
+// quicker.
+func (w *Worker) mayWait() bool { return w.inbox == nil || w.inbox.Sleep() }
+
+// awake ends what mayWait announced.
+func (w *Worker) awake() {
+	if w.inbox != nil {
+		w.inbox.Awake()
+	}
+}
+
+// closeInbox gives back what was not taken any more.
+func (w *Worker) closeInbox() {
+	if w.inbox == nil {
+		return
+	}
+	for {
+		record, ok := w.inbox.Take()
+		if !ok {
+			break
+		}
+		if record[0] == noteAccepted {
+			fd, _ := decodeAccepted(record[noteBody:])
+			w.Host.Abort(fd)
+		}
+	}
+	w.inbox.Release()
+}
+
+// parcelState is the memory of frames that come from other workers, and of what goes to them.
+type parcelState struct {
+	note      [noteLen]byte
+	parcel    packet.Frame
+	parcelBuf [1][]byte
+	given     bool // the frame in pkt is one that another worker gave us
+}
