@@ -22,6 +22,8 @@ const (
 type Group struct {
 	directory *flow.Directory
 	inboxes   []inbox
+
+	pingRefused atomic.Bool // the host forbids echo sockets, and one of the workers has said so
 }
 
 // inbox is where a worker gets what other workers have for it.

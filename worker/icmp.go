@@ -58,8 +58,7 @@ func (w *Worker) icmpOpen(key flow.Key) *flowSlot {
 	// With the guest's identifier the socket could take another's replies: the kernel lets ping sockets share one.
 	fd, err := w.Host.OpenPing(0, to.Addr())
 	opened := w.datagramOpened(f, fd, err)
-	if err == unix.EACCES && !w.pingRefused {
-		w.pingRefused = true
+	if err == unix.EACCES && w.pingRefused.CompareAndSwap(false, true) {
 		w.Log.Warn("ping: this user may not open echo sockets; as root: sysctl -w net.ipv4.ping_group_range='0 2147483647'")
 	}
 	return opened

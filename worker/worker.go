@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vasta-net/vasta/flow"
 	"github.com/vasta-net/vasta/flow/forward"
@@ -112,9 +113,9 @@ type Worker struct {
 	spinner      spinner
 
 	listeners   []listener
-	waiting     []int32 // forwarded ports at which something may wait
-	acceptAt    int64   // when they are looked at again after descriptors or memory ran out; 0 for at once
-	pingRefused bool    // and said so
+	waiting     []int32      // forwarded ports at which something may wait
+	acceptAt    int64        // when they are looked at again after descriptors or memory ran out; 0 for at once
+	pingRefused *atomic.Bool // and one of the group said so
 
 	mu       sync.Mutex
 	commands []func()
@@ -208,7 +209,9 @@ func New(c Config) (*Worker, error) {
 		MaxWindow: c.MaxWindow, MaxFlight: c.MaxFlight, Lazy: true, KeepIdle: c.KeepIdle, IdleLimit: c.IdleLimit, Now: w.now,
 	}
 	c.Stats.Budget = uint64(c.Budget)
+	w.pingRefused = new(atomic.Bool)
 	if c.Group != nil {
+		w.pingRefused = &c.Group.pingRefused
 		w.inbox = &c.Group.inboxes[c.ID]
 		w.inbox.wakeFd = c.WakeFd
 	}
