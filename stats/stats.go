@@ -78,7 +78,9 @@ type Worker struct {
 	Drops             [NumReasons]uint64
 
 	TCPOpened, TCPAccepted, TCPClosed, TCPReset uint64
-	TCPRetransmits, TCPTimeouts                 uint64
+	TCPRetransmits, TCPTimeouts                 uint64 // toward the guest: frames sent again, retransmission timers that ran out
+	TCPFastRecoveries, TCPTailProbes            uint64 // ... losses found by acknowledgements, tail loss probes sent
+	TCPUndone, TCPDSACKs                        uint64 // ... recoveries that were for nothing, D-SACKs received
 	TCPOutOfOrder, TCPDuplicate                 uint64
 	TCPHeldBytes                                uint64 // total ever copied to hold pages
 	UDPOpened, UDPClosed                        uint64
@@ -134,7 +136,8 @@ func (w Worker) MarshalJSON() ([]byte, error) {
 		"drops": drops, "dropped": w.Dropped(),
 		"tcp": map[string]uint64{
 			"opened": w.TCPOpened, "accepted": w.TCPAccepted, "closed": w.TCPClosed, "reset": w.TCPReset,
-			"retransmits": w.TCPRetransmits, "timeouts": w.TCPTimeouts, "out_of_order": w.TCPOutOfOrder,
+			"retransmits": w.TCPRetransmits, "timeouts": w.TCPTimeouts, "fast_recoveries": w.TCPFastRecoveries,
+			"tail_probes": w.TCPTailProbes, "undone": w.TCPUndone, "dsacks": w.TCPDSACKs, "out_of_order": w.TCPOutOfOrder,
 			"duplicate": w.TCPDuplicate, "held_bytes": w.TCPHeldBytes,
 		},
 		"udp":      map[string]uint64{"opened": w.UDPOpened, "closed": w.UDPClosed},

@@ -142,7 +142,7 @@ func TestIdleMemory(t *testing.T) {
 	if idle != 1 {
 		t.Errorf("idle %d times after it", idle)
 	}
-	if s := send.Stats(); s.Released < 16 || send.InUse() != 0 {
+	if s := send.Stats(); s.Released < 8 || send.InUse() != 0 {
 		t.Errorf("%d pages given back, %d in use", s.Released, send.InUse())
 	}
 	r.connect(at(server4, 80)).upload(1000, 1000)

@@ -20,7 +20,9 @@
 // hostNxt is the next byte for the host socket, rcvNxt the next byte expected from the guest, edge the advertised right
 // edge. Bytes in [hostNxt, rcvNxt) are held. In the stream toward the guest
 //
-//	una ≤ nxt ≤ max,   nxt ≤ guestEdge (except for FIN and probes)
+//	una ≤ nxt ≤ guestEdge (except for FIN and probes)
+//
+// una is the first byte that is not acknowledged, nxt the next that was never sent. The scoreboard tells what is known of each between them.
 //
 // # States
 //
@@ -123,15 +125,21 @@ type Conn struct {
 	borrowLen int
 
 	// Host → guest.
-	una, nxt, max int64
-	guestEdge     int64
-	wl1, wl2      int64
-	sndScale      uint8
-	mss           int
-	frameLen      int // largest payload of one frame
-	q             sendQueue
-	dupAcks       int
-	recover       int64 // offset at which fast recovery ends
+	una, nxt  int64
+	guestEdge int64
+	wl1, wl2  int64
+	sndScale  uint8
+	mss       int
+	frameLen  int // largest payload of one frame
+	q         sendQueue
+	sb        scoreboard
+	rack      rack
+	cc        congestion
+	recovery  recovery
+	recover   int64 // offset at which recovery ends
+	dupAcks   int   // without SACK: segments that have arrived beyond una
+	undo      undo
+	sentAt    int64 // when data was last sent
 
 	// Timestamps (RFC 7323).
 	tsRecent uint32
@@ -139,10 +147,10 @@ type Conn struct {
 
 	// Timers, all in nanoseconds.
 	srtt, rttvar int64
-	rttAt        int64 // when the byte at rttOff was sent, 0: none is timed
-	rttOff       int64
 	rto          int64
-	rtoAt        int64 // 0: not running
+	rtoAt        int64 // retransmission; 0: not running, as with the others
+	tailAt       int64 // tail loss probe
+	reorderAt    int64 // end of the reordering window
 	probeAt      int64
 	heard        int64  // when the guest was last heard
 	probedAt     int64  // when the last keepalive probe was sent
@@ -165,7 +173,8 @@ const (
 	hostEOF         // the host's stream ended
 	rstDue          // a reset goes to the guest
 	synRefused      // ... in answer to its SYN
-	retransmit      // resend from una at once
+	synDue          // the SYN goes to the guest again
+	tailDue         // a tail loss probe goes to the guest
 	probeDue        // a probe goes to the guest
 	useScale        // window scaling negotiated
 	strayDue        // a reset at sequence number stray goes to the guest, in answer to our SYN's unacceptable answer
@@ -279,6 +288,7 @@ func (c *Conn) end(env *Env, why Why) {
 	c.ooo = nil
 	c.giveBack()
 	c.q.clear(env.Send)
+	c.sb.clear()
 	c.setPromise(env, 0)
 }
 

@@ -163,7 +163,7 @@ func (s *subject) anySegment(b *script) {
 	c, g := &s.c, &s.guest
 	flags := b.byte()
 	off := b.near(c.rcvNxt, c.edge, c.acked, c.rcvNxt+int64(c.borrowLen), c.finAt, 0)
-	ack := b.near(c.una, c.max, c.nxt, c.q.tail, 0)
+	ack := b.near(c.una, c.nxt, c.nxt, c.q.tail, 0)
 	window := b.uint16()
 	n := int(b.uint16())
 	if c.State() == SynSent || off < 0 {

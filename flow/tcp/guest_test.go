@@ -35,6 +35,8 @@ type guest struct {
 	tsRecent uint32
 	ackDue   bool
 	reset    bool
+	newest   int64    // where the segment began that arrived last
+	twice    interval // what arrived twice with it, to be reported once
 }
 
 // syn is the guest's SYN, or with SYN|ACK its answer to one.
@@ -71,8 +73,44 @@ func (g *guest) segment(flags uint8, off int64, n int) Segment {
 		s.Payload = [][]byte{b}
 	}
 	g.stamp(&s)
+	g.addBlocks(&s)
 	g.ackDue = false
 	return s
+}
+
+// addBlocks adds the SACK blocks of RFC 2018: the one that arrived last first; before it what arrived twice (RFC 2883).
+func (g *guest) addBlocks(s *Segment) {
+	if !g.sack || !g.synSeen {
+		return
+	}
+	add := func(b interval) {
+		if limit := 4; s.SACKCount < limit && (!g.times || s.SACKCount < limit-1) {
+			s.SACK[s.SACKCount] = [2]uint32{g.connISS + uint32(b.from), g.connISS + uint32(b.to)}
+			s.SACKCount++
+		}
+	}
+	if g.twice.to > g.twice.from {
+		add(g.twice)
+		g.twice = interval{}
+	}
+	var holes []interval
+	for at := g.rcvNxt; at <= int64(len(g.seen)); at++ {
+		if !g.seen[at-1] {
+			continue
+		}
+		from := at
+		for at <= int64(len(g.seen)) && g.seen[at-1] {
+			at++
+		}
+		if b := (interval{from, at}); from <= g.newest && g.newest < at {
+			add(b)
+		} else {
+			holes = append(holes, b)
+		}
+	}
+	for _, b := range holes {
+		add(b)
+	}
 }
 
 // ack is a segment without data.
@@ -117,6 +155,15 @@ func (g *guest) receive(t failer, m *wire) {
 	if m.flags&FIN != 0 {
 		g.finAt = end
 	}
+	g.newest = off
+	for i := max(off, 1); i < min(end, int64(len(g.seen))+1); i++ {
+		if g.seen[i-1] {
+			if g.twice.to < i {
+				g.twice.from = i
+			}
+			g.twice.to = i + 1
+		}
+	}
 	for i := max(off, 1); i < min(end, g.told); i++ {
 		for int64(len(g.seen)) < i {
 			g.seen = append(g.seen, false)
@@ -151,6 +198,7 @@ func (g *guest) receiveSyn(t failer, m *wire) {
 		g.connScale = uint8(o.WS)
 	}
 	g.times = g.times && o.TS
+	g.sack = g.sack && o.SACKPermitted
 	g.edge = 1 + int64(m.window)
 }
 
@@ -241,7 +289,7 @@ func (s *subject) finish() {
 	for round := 0; s.c.State() != Closed; round++ {
 		if round > 4000 {
 			s.w.t.Fatalf("no end: guest una %d, nxt %d, total %d, edge %d; host got %d, said %d of %d; guest expects %d; connection una %d, nxt %d, max %d, edge %d",
-				g.una, g.nxt, g.total, g.edge, h.got, h.said, h.total, g.rcvNxt, s.c.una, s.c.nxt, s.c.max, s.c.guestEdge)
+				g.una, g.nxt, g.total, g.edge, h.got, h.said, h.total, g.rcvNxt, s.c.una, s.c.nxt, s.c.nxt, s.c.guestEdge)
 		}
 		s.deliver()
 		g.readAll()

@@ -34,7 +34,7 @@ func (c *Conn) inputConnecting(env *Env, s *Segment) {
 
 // inputSynSent waits for the guest's SYN/ACK, and reports whether the segment opened the connection.
 func (c *Conn) inputSynSent(env *Env, s *Segment) bool {
-	if c.max == 0 { // our SYN is still to be sent
+	if c.nxt == 0 { // our SYN is still to be sent
 		env.Stats.Drop(stats.TCPBadAck)
 		return false
 	}
@@ -73,14 +73,14 @@ func (c *Conn) inputSynReceived(env *Env, s *Segment) bool {
 		}
 		return false
 	case s.Flags&SYN != 0:
-		if s.Seq == c.irs && c.max > 0 { // our SYN/ACK was lost
-			c.nxt = 0
+		if s.Seq == c.irs && c.nxt > 0 { // our SYN/ACK was lost
+			c.set(synDue)
 		}
 		return false
 	case s.Flags&ACK == 0:
 		env.Stats.Drop(stats.TCPBadAck)
 		return false
-	case c.max == 0 || s.Ack != c.config.ISS+1:
+	case c.nxt == 0 || s.Ack != c.config.ISS+1:
 		env.Stats.Drop(stats.TCPBadAck)
 		return false
 	}
@@ -96,14 +96,8 @@ func (c *Conn) inputSynReceived(env *Env, s *Segment) bool {
 // opened makes the connection Open: our SYN is acknowledged.
 func (c *Conn) opened(env *Env, s *Segment) {
 	c.state = Open
-	c.sampleRTT(env, 1)
-	c.una, c.nxt, c.max = 1, 1, 1
-	c.rto = c.baseRTO()
-	if c.retries > 0 { // RFC 6298, 5.7
-		c.rto = max(c.rto, lostSynRTO)
-	}
-	c.rtoAt, c.retries = 0, 0
-	c.unset(strayDue)
+	c.acknowledgeSyn(env, s)
+	c.unset(synDue | strayDue)
 	c.wl1, c.wl2 = c.guestOff(s.Seq), 1
 }
 

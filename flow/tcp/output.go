@@ -5,13 +5,20 @@ import "github.com/vasta-net/vasta/pagepool"
 // FrameLen is how many bytes the largest frame toward the guest carries: what HostPage should be given in one piece.
 func (c *Conn) FrameLen() int { return c.frameLen }
 
-// WantRead is how many bytes may be read from the host socket now: what the guest's window and the send queue's
-// cap leave, at most the given number of frames. 0 means: do not read; a later segment may change that.
+// WantRead is how many bytes may be read from the host socket now: what the guest's window, the congestion window and the send queue's
+// cap leave, at most the given number of frames. 0 means: do not read; a later segment may change that. What may not be sent yet
+// stays in the host's socket: there it costs no pages of ours, and its window tells the peer to wait.
 func (c *Conn) WantRead(env *Env, frames int) int {
 	if c.state != Open || c.has(hostEOF) {
 		return 0
 	}
 	room := min(c.guestEdge, c.una+env.MaxFlight) - c.q.tail
+	if open := c.cc.cwnd - c.pipe() - c.sb.lost - (c.q.tail - c.nxt); open < room {
+		room = max(open, 0) / int64(c.mss) * int64(c.mss)
+		if c.q.tail <= c.una {
+			room = max(room, int64(c.mss))
+		}
+	}
 	if room >= int64(c.frameLen) {
 		return int(min(room, int64(frames*c.frameLen)))
 	}
@@ -53,7 +60,7 @@ func (c *Conn) output(env *Env, snd Sender) bool {
 			}
 			c.unset(strayDue)
 		}
-		if c.nxt > 0 {
+		if c.nxt > 0 && !c.has(synDue) {
 			return true
 		}
 		return c.sendSyn(env, snd)
@@ -68,7 +75,7 @@ func (c *Conn) sendReset(env *Env, snd Sender) bool {
 		return true
 	}
 	o := &env.out
-	*o = Out{Seq: c.ourSeq(c.max), Flags: RST | ACK, Ack: c.guestSeq(c.rcvNxt)}
+	*o = Out{Seq: c.ourSeq(c.nxt), Flags: RST | ACK, Ack: c.guestSeq(c.rcvNxt)}
 	if c.has(synRefused) {
 		o.Seq = 0
 	}
@@ -95,37 +102,34 @@ func (c *Conn) sendSyn(env *Env, snd Sender) bool {
 		o.addOption(optNop, optNop, optSACKOK, optSACKOKLen)
 	}
 	if offer || c.has(useTimes) {
-		o.addTimes(c.clock(env), c.tsRecent)
+		o.addTimes(c.clock(env.Now), c.tsRecent)
 	}
 	if !snd.SendTCP(c, o) {
 		return false
 	}
-	c.sent(env, 0, 1)
+	if c.nxt == 0 {
+		c.nxt = 1
+		c.sb.push(0, 1, env.Now)
+	} else {
+		env.Stats.TCPRetransmits++
+		c.sb.resend(0, 1, env.Now)
+	}
+	c.unset(synDue)
 	c.acked = 1
 	return true
 }
 
 func (c *Conn) sendOpen(env *Env, snd Sender) bool {
-	if c.has(retransmit) {
-		n := int(min(c.q.tail-c.una, int64(c.frameLen)))
-		if !c.sendData(env, snd, c.una, n) {
-			return false
-		}
-		c.unset(retransmit)
+	if c.sb.lost > 0 && !c.sendLost(env, snd) {
+		return false
 	}
-	for {
-		n := int(min(c.q.tail-c.nxt, c.guestEdge-c.nxt, int64(c.frameLen)))
-		if n <= 0 {
-			break
-		}
-		if !c.sendData(env, snd, c.nxt, n) {
+	if c.nxt < c.q.tail || c.has(hostEOF) && c.nxt == c.q.tail {
+		if !c.sendQueued(env, snd) {
 			return false
 		}
 	}
-	if c.has(hostEOF) && c.nxt == c.q.tail {
-		if !c.sendData(env, snd, c.nxt, 0) {
-			return false
-		}
+	if c.has(tailDue) && !c.sendProbe(env, snd) {
+		return false
 	}
 	if c.has(probeDue) { // one below una: the guest answers with its window (RFC 9293, 3.8.6.1)
 		if !c.sendEmpty(env, snd, c.una-1) {
@@ -139,29 +143,108 @@ func (c *Conn) sendOpen(env *Env, snd Sender) bool {
 	return true
 }
 
-// sendData sends up to n bytes from stream offset off on, and the FIN when it follows them. With n == 0 it sends
-// a FIN alone.
-func (c *Conn) sendData(env *Env, snd Sender, off int64, n int) bool {
+// sendLost sends again what is lost, lowest first, as far as the windows let it. A guest that has moved its right edge back gets
+// nothing beyond that.
+func (c *Conn) sendLost(env *Env, snd Sender) bool {
+	for c.sb.lost > 0 {
+		i := c.sb.firstLost()
+		c.sb.merge(i, int64(c.frameLen)+1) // a FIN takes no room in the frame
+		r := c.sb.at(i)
+		end := min(r.to, r.from+int64(c.frameLen))
+		if r.from < c.q.tail {
+			end = min(end, c.guestEdge)
+			if end == c.q.tail && r.to > end {
+				end++ // the FIN goes with the last byte
+			}
+		}
+		n := c.mayFly(end - r.from)
+		if n <= 0 {
+			break
+		}
+		if !c.sendAgain(env, snd, i, r.from+n) {
+			return false
+		}
+	}
+	return true
+}
+
+// sendQueued sends what was not sent before, and the FIN behind it, as far as the windows let it; nothing while something lost waits for room.
+func (c *Conn) sendQueued(env *Env, snd Sender) bool {
+	if c.una == c.nxt && env.Now-c.sentAt > c.rto {
+		c.cc.rest()
+	}
+	for c.sb.lost == 0 && c.sb.n < maxFrames {
+		n := c.mayFly(min(c.q.tail-c.nxt, c.guestEdge-c.nxt, int64(c.frameLen)))
+		if n <= 0 && !(c.has(hostEOF) && c.nxt == c.q.tail) {
+			break
+		}
+		if !c.sendNew(env, snd, max(n, 0)) {
+			return false
+		}
+	}
+	return true
+}
+
+// sendNew sends n bytes from nxt on, and the FIN when it follows them.
+func (c *Conn) sendNew(env *Env, snd Sender, n int64) bool {
+	end := c.nxt + n
+	if c.has(hostEOF) && end == c.q.tail {
+		end++
+	}
+	end, ok := c.sendData(env, snd, c.nxt, end)
+	if !ok {
+		return false
+	}
+	c.sb.push(c.nxt, end, env.Now)
+	c.cc.out += end - c.nxt
+	c.nxt = end
+	c.cc.sent(c.pipe(), c.una, c.nxt)
+	c.carried, c.sentAt = env.Now, env.Now
+	c.tailAt = 0
+	return true
+}
+
+// sendAgain sends record i again up to offset end.
+func (c *Conn) sendAgain(env *Env, snd Sender, i int, end int64) bool {
+	from := c.sb.at(i).from
+	end, ok := c.sendData(env, snd, from, end)
+	if !ok {
+		return false
+	}
+	env.Stats.TCPRetransmits++
+	c.sb.resend(i, end, env.Now)
+	c.resentNow(env.Now, end-from)
+	c.cc.out += end - from
+	c.cc.used = max(c.cc.used, c.pipe())
+	c.sentAt = env.Now
+	if from == c.una { // the timer is that of the first byte that is missing
+		c.rtoAt = env.Now + c.rto
+	}
+	return true
+}
+
+// sendData sends [off, end), or less of it when it lies in too many pieces; an end behind that of the queue stands for the FIN. It returns
+// the end of what was sent.
+func (c *Conn) sendData(env *Env, snd Sender, off, end int64) (int64, bool) {
 	o := &env.out
 	c.begin(env, o, off)
-	o.Payload, o.Len = c.q.pieces(env.Send, env.iov[:0], off, n, maxPieces)
+	o.Payload, o.Len = c.q.pieces(env.Send, env.iov[:0], off, int(min(end, c.q.tail)-off), maxPieces)
 	o.MSS = c.mss
-	end := off + int64(o.Len)
-	if end == c.q.tail {
+	sent := off + int64(o.Len)
+	if sent == c.q.tail {
 		if o.Len > 0 {
 			o.Flags |= PSH
 		}
-		if c.has(hostEOF) {
+		if end > sent {
 			o.Flags |= FIN
-			end++
+			sent++
 		}
 	}
 	if !snd.SendTCP(c, o) {
-		return false
+		return 0, false
 	}
 	c.told(o)
-	c.sent(env, off, end)
-	return true
+	return sent, true
 }
 
 // sendEmpty sends a segment without data: an ACK, with SACK blocks when there are holes.
@@ -184,7 +267,7 @@ func (c *Conn) begin(env *Env, o *Out, off int64) {
 	ack, wnd := c.window(env)
 	o.Ack, o.Window = c.guestSeq(ack), wnd
 	if c.has(useTimes) {
-		o.addTimes(c.clock(env), c.tsRecent)
+		o.addTimes(c.clock(env.Now), c.tsRecent)
 	}
 }
 
@@ -195,24 +278,6 @@ func (c *Conn) told(o *Out) {
 		return // data leaves no room for SACK blocks, and is no duplicate ACK: one follows
 	}
 	c.unset(ackNow | ackSoon)
-}
-
-// sent notes that [off, end) was sent.
-func (c *Conn) sent(env *Env, off, end int64) {
-	if off >= c.max {
-		c.carried = env.Now
-	}
-	if off < c.max {
-		env.Stats.TCPRetransmits++
-		c.rttAt = 0 // Karn: what was sent twice is not timed
-	} else if c.rttAt == 0 {
-		c.rttAt, c.rttOff = env.Now, end
-	}
-	c.nxt = max(c.nxt, end)
-	c.max = max(c.max, end)
-	if c.rtoAt == 0 {
-		c.rtoAt = env.Now + c.rto
-	}
 }
 
 // finish closes the connection when both directions have ended and everything is acknowledged.

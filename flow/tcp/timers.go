@@ -24,16 +24,15 @@ const (
 	maxPersists   = 9 // doublings of the time between probes of a closed window: from minRTO to maxRTO
 )
 
-// clock is the timestamp clock: milliseconds (RFC 7323, 5.4).
-func (c *Conn) clock(env *Env) uint32 { return c.config.TSBase + uint32(env.Now/millisecond) }
+// clock is the timestamp clock at a time in nanoseconds: milliseconds (RFC 7323, 5.4).
+func (c *Conn) clock(at int64) uint32 { return c.config.TSBase + uint32(at/millisecond) }
 
-// sampleRTT takes a round-trip time when ack covers the byte that is timed (RFC 6298).
-func (c *Conn) sampleRTT(env *Env, ack int64) {
-	if c.rttAt == 0 || ack < c.rttOff {
+// sampleRTT takes the round-trip time of the oldest data that was newly acknowledged, unless some of it was sent twice (Karn; RFC 6298).
+func (c *Conn) sampleRTT(e *ackEvent) {
+	r := e.oldest
+	if r == 0 || e.ambiguous {
 		return
 	}
-	r := max(env.Now-c.rttAt, 1)
-	c.rttAt = 0
 	if c.srtt == 0 {
 		c.srtt, c.rttvar = r, r/2
 	} else {
@@ -57,12 +56,15 @@ func (c *Conn) baseRTO() int64 {
 // armTimers starts and stops the timers after a round of output.
 func (c *Conn) armTimers(env *Env) {
 	switch {
-	case c.una >= c.max:
-		c.rtoAt = 0
+	case c.una >= c.nxt:
+		c.rtoAt, c.tailAt, c.reorderAt = 0, 0, 0
 	case c.rtoAt == 0:
 		c.rtoAt = env.Now + c.rto
 	}
-	if c.state == Open && c.una == c.max && c.una <= c.q.tail && c.guestEdge <= c.una {
+	if c.tailAt == 0 && c.rtoAt != 0 && c.state == Open {
+		c.armProbe(env)
+	}
+	if c.state == Open && c.una == c.nxt && c.una <= c.q.tail && c.guestEdge <= c.una {
 		if c.probeAt == 0 { // the window is closed: probe it
 			c.probeAt = env.Now + min(c.rto<<c.persists, maxRTO)
 		}
@@ -84,11 +86,10 @@ func (c *Conn) Deadline(env *Env) int64 {
 	if env.IdleLimit > 0 {
 		at = min(at, c.carried+env.IdleLimit)
 	}
-	if c.rtoAt != 0 {
-		at = min(at, c.rtoAt)
-	}
-	if c.probeAt != 0 {
-		at = min(at, c.probeAt)
+	for _, t := range [...]int64{c.rtoAt, c.tailAt, c.reorderAt, c.probeAt} {
+		if t != 0 {
+			at = min(at, t)
+		}
 	}
 	if at == never {
 		return 0
@@ -109,6 +110,13 @@ func (c *Conn) keepaliveAt(env *Env) int64 {
 func (c *Conn) Timeout(env *Env) {
 	if c.state == Closed || c.state == Connecting {
 		return
+	}
+	if c.reorderAt != 0 && env.Now >= c.reorderAt {
+		c.reorderTimeout(env)
+	}
+	if c.tailAt != 0 && env.Now >= c.tailAt {
+		c.tailAt = 0
+		c.set(tailDue)
 	}
 	if c.rtoAt != 0 && env.Now >= c.rtoAt {
 		c.retransmitTimeout(env)
@@ -153,10 +161,29 @@ func (c *Conn) retransmitTimeout(env *Env) {
 		return
 	}
 	c.rto = min(2*c.rto, maxRTO)
-	c.rttAt = 0
-	c.nxt = c.una
-	c.dupAcks, c.recover = 0, 0
-	c.unset(retransmit)
+	c.tailAt, c.reorderAt = 0, 0
+	c.unset(tailDue)
+	if c.state != Open {
+		c.set(synDue)
+		return
+	}
+	first := c.recovery == recoveryNone // else the window was reduced for this loss
+	if first {
+		c.remember()
+	}
+	c.cc.timeout(first, c.pipe())
+	c.recovery, c.recover = recoveryTimer, c.nxt
+	c.dupAcks, c.rack.probeEnd = 0, 0
+	c.sb.loseAll()
+}
+
+// reorderTimeout finds lost what nothing was heard of within the reordering window.
+func (c *Conn) reorderTimeout(env *Env) {
+	c.detectLosses(env)
+	if c.recovery == recoveryNone && c.sb.lost > 0 {
+		c.enterRecovery(env)
+		c.cc.proportion(0, c.pipe(), false)
+	}
 }
 
 // giveUp ends the connection because the guest does not answer. It gets a reset all the same.

@@ -126,6 +126,7 @@ func (w *watch) checkData(s *subject, m *wire) {
 			t.Fatalf("PSH is %t in [%d, %d), the host said up to %d", m.flags&PSH != 0, off, end, tail)
 		}
 		w.checkSize(s, m)
+		w.checkWindow(s, m)
 	}
 	if m.flags&FIN != 0 {
 		if !s.host.ended || end != tail {
@@ -189,8 +190,8 @@ func (s *subject) check() {
 	if c.hostNxt > c.rcvNxt-fin || c.rcvNxt-fin > c.edge {
 		t.Fatalf("next for the host %d, next expected %d, right edge %d, FIN %d", c.hostNxt, c.rcvNxt, c.edge, c.finAt)
 	}
-	if !(c.una <= c.nxt && c.nxt <= c.max && c.max <= c.q.tail+1) {
-		t.Fatalf("unacknowledged %d, next %d, highest %d, end %d", c.una, c.nxt, c.max, c.q.tail)
+	if !(c.una <= c.nxt && c.nxt <= c.q.tail+1) {
+		t.Fatalf("unacknowledged %d, next %d, end %d", c.una, c.nxt, c.q.tail)
 	}
 	at := c.rcvNxt
 	for _, r := range c.ooo {
@@ -226,6 +227,41 @@ func (s *subject) check() {
 		t.Fatalf("%d bytes promised, %d in the budget of %d", promised, env.Budget.Promised, env.Budget.Limit)
 	}
 	s.checkQueue()
+	s.checkScoreboard()
+}
+
+// checkScoreboard: the records cover what is outstanding, and the sums are those of the records.
+func (s *subject) checkScoreboard() {
+	t, c := s.w.t, &s.c
+	t.Helper()
+	if c.state == Closed {
+		return
+	}
+	b, at := &c.sb, c.una
+	var sums [3]int64
+	for i := range b.n {
+		r := b.at(i)
+		if r.from != at || r.to <= r.from || r.sentAt > s.w.env.Now {
+			t.Fatalf("record %d of %d is %+v, the one before it ends at %d, it is %d", i, b.n, *r, at, s.w.env.Now)
+		}
+		sums[r.fate] += r.to - r.from
+		at = r.to
+	}
+	if at != c.nxt || sums != [3]int64{b.flying, b.lost, b.sacked} {
+		t.Fatalf("records up to %d, next %d; flying, lost, sacked: %v, counted %d %d %d", at, c.nxt, sums, b.flying, b.lost, b.sacked)
+	}
+	if b.n > maxRecords+maxFrames {
+		t.Fatalf("%d records", b.n)
+	}
+}
+
+// checkWindow: nothing is sent beyond the congestion window, but for one segment when nothing flies, and for a tail loss probe.
+func (w *watch) checkWindow(s *subject, m *wire) {
+	c := &s.c
+	pipe, n := c.pipe(), int64(len(m.data))
+	if pipe+n > c.cc.cwnd && !(pipe == 0 && n <= int64(c.mss)) && !(c.has(tailDue) && n <= int64(c.mss)) {
+		s.w.t.Fatalf("%d bytes are sent while %d fly, the window is %d", n, pipe, c.cc.cwnd)
+	}
 }
 
 func (s *subject) checkQueue() {

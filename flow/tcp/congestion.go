@@ -1,0 +1,158 @@
+package tcp
+
+import "math"
+
+// congestion is how much may fly toward the guest. The guest may be behind a bridge, a slow radio or a shaper of its own; the TAP
+// itself loses nothing, and there the guest's window is the limit.
+type congestion struct {
+	mss       int64
+	limit     int64 // largest cwnd
+	cwnd      int64 // bytes
+	ssthresh  int64 // bytes
+	cubic     cubic
+	start     hystart
+	used      int64 // most that flew at once since the window before last was sent
+	usedEnd   int64 // offset that ends the round of used
+	delivered int64 // PRR (RFC 6937): bytes that have arrived since recovery began
+	out       int64 // bytes sent in it
+	size      int64 // bytes outstanding at its beginning
+}
+
+// unlimited is ssthresh before the first loss.
+const unlimited = math.MaxInt64
+
+// begin sets the initial window: RFC 6928's ten segments, but at least one frame of the link, which is one burst of 64 KiB whatever its segments.
+func (g *congestion) begin(mss, limit int64) {
+	*g = congestion{mss: mss, limit: max(limit, 2*mss), ssthresh: unlimited}
+	g.start.reset()
+	g.cwnd = g.initial()
+}
+
+func (g *congestion) initial() int64 { return min(max(10*g.mss, 65536), g.limit) }
+
+// sent notes that flying bytes are on their way after new data up to nxt was sent. What was used of the window
+// decides whether it may grow (RFC 7661): a flow that its application or the guest's window limits learns nothing about the path.
+func (g *congestion) sent(flying, una, nxt int64) {
+	if una >= g.usedEnd {
+		g.used, g.usedEnd = flying, nxt
+	}
+	g.used = max(g.used, flying)
+}
+
+// rest is called when a flow that has been idle for longer than its retransmission timeout sends again: what it knew of the path is
+// old (RFC 5681, 4.1). ssthresh remembers most of it.
+func (g *congestion) rest() {
+	if g.cwnd > g.initial() {
+		g.ssthresh = max(g.ssthresh, g.cwnd/4*3)
+		g.cwnd = g.initial()
+	}
+}
+
+// grow counts an acknowledgement of acked bytes (RFC 3465: by bytes, one acknowledgement covers up to a frame). nxt ends the
+// round that is beginning, rtt is the time that the newest of them took, 0 when that is not known.
+func (g *congestion) grow(now, acked, una, nxt, rtt, srtt int64) {
+	if g.cwnd < g.ssthresh {
+		acked = g.start.slow(g, acked, una, nxt, rtt)
+		if g.cwnd < 2*g.used {
+			g.cwnd = min(g.cwnd+acked, g.ssthresh, g.limit)
+		}
+		return
+	}
+	if g.used+g.mss <= g.cwnd || g.cwnd >= g.limit {
+		g.cubic.pause(now)
+		return
+	}
+	g.cwnd = min(g.cubic.grow(now, g.cwnd, g.mss, acked, srtt), g.limit)
+}
+
+// reduce answers a loss: ssthresh becomes what is left of the window that was in use.
+func (g *congestion) reduce(flying int64) {
+	inUse := min(g.cwnd, max(g.used, flying))
+	g.ssthresh = max(g.cubic.reduce(inUse), 2*g.mss)
+}
+
+// recover begins a recovery with size bytes outstanding.
+func (g *congestion) recover(flying, size int64) {
+	g.reduce(flying)
+	g.delivered, g.out, g.size = 0, 0, max(size, 1)
+}
+
+// proportion sets cwnd for what may be sent after an acknowledgement in recovery (RFC 6937): as many bytes as reach ssthresh at its
+// end while more than that flies, then as many as arrive, and in slow start while nothing more is lost.
+func (g *congestion) proportion(delivered, flying int64, progress bool) {
+	g.delivered += delivered
+	var n int64
+	if flying > g.ssthresh {
+		n = (g.delivered*g.ssthresh+g.size-1)/g.size - g.out
+	} else {
+		n = g.delivered - g.out
+		if progress {
+			n = max(n, delivered) + g.mss
+		}
+		n = min(n, g.ssthresh-flying)
+	}
+	if g.out == 0 {
+		n = max(n, g.mss) // the first retransmission goes at once
+	}
+	g.cwnd = flying + max(n, 0)
+}
+
+// timeout begins again with one segment (RFC 5681, 3.1). ssthresh is reduced once for one loss, whatever it takes to repair it.
+func (g *congestion) timeout(first bool, flying int64) {
+	if first {
+		g.reduce(flying)
+	}
+	g.cwnd = g.mss
+	g.used, g.usedEnd = 0, 0
+	g.cubic.at = 0
+}
+
+// hystart ends the first slow start when the path's queue begins to fill, before it overflows (HyStart++, RFC 9406).
+type hystart struct {
+	roundEnd  int64 // offset that ends the round
+	last, now int64 // shortest round-trip time of the round before and of this one, unlimited: none
+	baseline  int64 // ... that began the conservative phase; 0: not in it
+	samples   uint8 // round-trip times in this round
+	rounds    uint8 // of the conservative phase
+}
+
+// The constants of RFC 9406, 4.3.
+const (
+	minRTTThresh  = 4 * millisecond
+	maxRTTThresh  = 16 * millisecond
+	minRTTDivisor = 8
+	rttSamples    = 8
+	cssDivisor    = 4
+	cssRounds     = 5
+)
+
+func (h *hystart) reset() { *h = hystart{last: unlimited, now: unlimited} }
+
+// slow counts an acknowledgement in slow start, and returns by how many bytes the window may grow for it.
+func (h *hystart) slow(g *congestion, acked, una, nxt, rtt int64) int64 {
+	if g.ssthresh != unlimited || rtt == 0 {
+		return acked // only the first slow start is blind
+	}
+	if una >= h.roundEnd {
+		h.roundEnd, h.last, h.now, h.samples = nxt, h.now, unlimited, 0
+		if h.baseline != 0 {
+			if h.rounds++; h.rounds > cssRounds {
+				g.ssthresh = g.cwnd
+			}
+		}
+	}
+	h.now = min(h.now, rtt)
+	h.samples = min(h.samples+1, rttSamples)
+	if h.samples == rttSamples {
+		switch {
+		case h.baseline != 0 && h.now < h.baseline: // it was no queue
+			h.baseline = 0
+		case h.baseline == 0 && h.last != unlimited && h.now >= h.last+min(max(h.last/minRTTDivisor, minRTTThresh), maxRTTThresh):
+			h.baseline, h.rounds = h.now, 0
+		}
+	}
+	if h.baseline != 0 {
+		return acked / cssDivisor
+	}
+	return acked
+}
