@@ -1,5 +1,5 @@
-// Package gateway is what the guest sees as its router: it answers ARP and IPv6 neighbour discovery, and advertises
-// the router, its prefix and its resolvers.
+// Package gateway is what the guest sees as its router: it answers ARP and IPv6 neighbour discovery, advertises
+// the router, its prefix and its resolvers, and answers DHCP and DHCPv6 with the guest's addresses.
 //
 // It is sans-IO: it is given parsed packets and emits whole frames, knows no clock and makes no system call. A
 // Gateway belongs to one worker and is not safe for concurrent use; those of several workers share what they learn of the guest.
@@ -13,6 +13,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/vasta-net/vasta/gateway/dhcp"
 	"github.com/vasta-net/vasta/packet"
 	"github.com/vasta-net/vasta/stats"
 )
@@ -39,6 +40,9 @@ type Config struct {
 	LinkLocal netip.Addr
 	// Router says what is advertised; nil switches router advertisements off.
 	Router *Router
+	// DHCP4 and DHCP6 say what is handed out; nil switches the protocol off. DHCPv6 answers from LinkLocal.
+	DHCP4 *dhcp.Config4
+	DHCP6 *dhcp.Config6
 	// Stats is where refused frames are counted by reason; nil keeps the count private.
 	Stats *stats.Worker
 }
@@ -50,11 +54,14 @@ type Gateway struct {
 	guest     []netip.Addr
 	ours      []netip.Addr
 	linkLocal netip.Addr
-	ra        []byte // the router advertisement, its checksum still to be made; empty when switched off
+	ra        []byte        // the router advertisement, its checksum still to be made; empty when switched off
+	dhcp4     *dhcp.Server4 // nil when switched off
+	dhcp6     *dhcp.Server6 // the same
 	stats     *stats.Worker
 
-	in  [maxMessage]byte // private copy of the message under examination
-	out []byte           // the frame being emitted
+	in     [maxMessage]byte // private copy of the message under examination
+	dhcpIn []byte           // the same for DHCP; made by the first message
+	out    []byte           // the frame being emitted
 }
 
 // New checks a configuration and returns its gateway.
@@ -77,9 +84,15 @@ func New(c Config) (*Gateway, error) {
 	}
 	g.guestMAC.Store(number(broadcast))
 	g.Seen(c.GuestMAC)
+	if c.DHCP4 != nil {
+		var err error
+		if g.dhcp4, err = dhcp.New4(*c.DHCP4); err != nil {
+			return nil, fmt.Errorf("gateway: %w", err)
+		}
+	}
 	if !c.LinkLocal.IsValid() {
-		if c.Router != nil {
-			return nil, errors.New("gateway: router advertisements need a link-local IPv6 address to come from")
+		if c.Router != nil || c.DHCP6 != nil {
+			return nil, errors.New("gateway: router advertisements and DHCPv6 need a link-local IPv6 address to come from")
 		}
 		return g, nil
 	}
@@ -87,8 +100,14 @@ func New(c Config) (*Gateway, error) {
 		return nil, fmt.Errorf("gateway: neighbour discovery cannot come from %v, which is not a link-local IPv6 address", c.LinkLocal)
 	}
 	g.ours = append(g.ours, c.LinkLocal)
+	if c.DHCP6 != nil {
+		var err error
+		if g.dhcp6, err = dhcp.New6(*c.DHCP6); err != nil {
+			return nil, fmt.Errorf("gateway: %w", err)
+		}
+	}
 	if c.Router != nil {
-		ra, err := c.Router.encode(c.MAC, c.Guest)
+		ra, err := c.Router.encode(c.MAC, c.Guest, c.DHCP6)
 		if err != nil {
 			return nil, fmt.Errorf("gateway: router advertisement: %w", err)
 		}
@@ -97,8 +116,20 @@ func New(c Config) (*Gateway, error) {
 	return g, nil
 }
 
-// Input takes a packet that passed packet.Parse and handles it if it is ARP or ICMPv6 of the link itself: neighbour
-// and router discovery, redirects, multicast listener reports. Everything else is not handled. A malformed message is
+// Update replaces the configuration, but for what the gateway has learned and counted. On error the one that it has stays.
+func (g *Gateway) Update(c Config) error {
+	c.Stats = g.stats
+	next, err := New(c)
+	if err != nil {
+		return err
+	}
+	next.guestMAC, next.dhcpIn, next.out = g.guestMAC, g.dhcpIn, g.out
+	*g = *next
+	return nil
+}
+
+// Input takes a packet that passed packet.Parse and handles it if it is ARP, a DHCP client's, or ICMPv6 of the
+// link itself: neighbour and router discovery, redirects, multicast listener reports. Everything else is not handled. A malformed message is
 // counted and dropped, and handled by that.
 //
 // Answers are passed to emit as whole Ethernet frames with complete checksums; a frame's memory is the
@@ -110,6 +141,11 @@ func (g *Gateway) Input(p *packet.Packet, emit func(frame []byte)) (handled bool
 		r = g.inputARP(p, emit)
 	case p.EtherType == packet.EtherIPv6 && p.Proto == packet.ProtoICMPv6:
 		r, handled = g.inputICMPv6(p, emit)
+		if !handled {
+			return false
+		}
+	case p.Proto == packet.ProtoUDP:
+		r, handled = g.inputUDP(p, emit)
 		if !handled {
 			return false
 		}

@@ -24,7 +24,7 @@ type kernelGuest struct {
 }
 
 // newKernelGuest moves the calling goroutine, and with it the test, to a namespace of its own for good.
-func newKernelGuest(t *testing.T) *kernelGuest {
+func newKernelGuest(t *testing.T, change ...func(*Config)) *kernelGuest {
 	t.Helper()
 	runtime.LockOSThread() // never unlocked: the thread ends with the test, and the namespace with the thread
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
@@ -49,6 +49,9 @@ func newKernelGuest(t *testing.T) *kernelGuest {
 	k.do(t, "set the MAC", netlink.LinkSetHardwareAddr(k.link, hw(guestMAC)))
 	c := testConfig(&k.stats)
 	c.Router.MTU = 1400 // less than the TAP's, or the kernel would not heed it
+	for _, f := range change {
+		f(&c)
+	}
 	go k.serve(mustNew(t, c))
 	t.Cleanup(func() { k.tap.Close() })
 	return k
@@ -115,6 +118,16 @@ func (k *kernelGuest) addrFlags(match func(netlink.Addr) bool) (flags int, found
 	}
 	return 0, false, err
 }
+
+// linkLocalFlags looks for the guest's link-local address.
+func (k *kernelGuest) linkLocalFlags() (flags int, found bool, err error) {
+	return k.addrFlags(func(a netlink.Addr) bool { return a.IP.IsLinkLocalUnicast() })
+}
+
+// tentative is set as long as an address is not known to be nobody else's.
+const tentative = unix.IFA_F_TENTATIVE
+
+func (k *kernelGuest) up() error { return netlink.LinkSetUp(k.link) }
 
 // detected waits for the end of duplicate address detection of an address and reports whether it found a conflict.
 func (k *kernelGuest) detected(t *testing.T, addr netip.Addr) (conflict bool) {

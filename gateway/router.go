@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mdlayher/ndp"
+	"github.com/vasta-net/vasta/gateway/dhcp"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
@@ -39,8 +40,8 @@ func (g *Gateway) Advertise(emit func(frame []byte)) {
 	}
 }
 
-// encode makes the message of a gateway with the given Ethernet address and guest; its checksum is zero.
-func (r *Router) encode(mac MAC, guest []netip.Addr) ([]byte, error) {
+// encode makes the message of a gateway with the given Ethernet address, guest and DHCPv6 server; its checksum is zero.
+func (r *Router) encode(mac MAC, guest []netip.Addr, server *dhcp.Config6) ([]byte, error) {
 	if r.Lifetime < 0 || r.Lifetime > MaxLifetime {
 		return nil, fmt.Errorf("lifetime %v is not between 0 and %v", r.Lifetime, MaxLifetime)
 	}
@@ -48,6 +49,9 @@ func (r *Router) encode(mac MAC, guest []netip.Addr) ([]byte, error) {
 		return nil, fmt.Errorf("MTU %d is below %d, the least for IPv6", r.MTU, header.IPv6MinimumMTU)
 	}
 	ra := ndp.RouterAdvertisement{CurrentHopLimit: hopLimit, RouterLifetime: r.Lifetime}
+	if server != nil { // RFC 4861, 4.2: addresses are to be had by DHCPv6, and everything else
+		ra.ManagedConfiguration, ra.OtherConfiguration = server.Addr.IsValid(), true
+	}
 	add := func(o ndp.Option) { ra.Options = append(ra.Options, o) }
 	advertised := map[netip.Prefix]bool{}
 	for _, a := range guest {
@@ -98,7 +102,7 @@ func (r *Router) addResolvers(add func(ndp.Option)) error {
 	names := make([]string, len(r.Search))
 	for i, d := range r.Search {
 		names[i] = strings.TrimSuffix(d, ".")
-		if !isDomain(names[i]) {
+		if !dhcp.IsDomain(names[i]) {
 			return fmt.Errorf("search domain %q is not a domain name in ASCII", d)
 		}
 		size += len(names[i])
@@ -111,20 +115,4 @@ func (r *Router) addResolvers(add func(ndp.Option)) error {
 		add(&ndp.DNSSearchList{Lifetime: ndp.Infinity, DomainNames: names})
 	}
 	return nil
-}
-
-// isDomain reports whether a name, without its final dot, keeps to the lengths of RFC 1035, 2.3.4, and to ASCII.
-func isDomain(name string) bool {
-	const maxName, maxLabel = 253, 63
-	for label := range strings.SplitSeq(name, ".") {
-		if label == "" || len(label) > maxLabel {
-			return false
-		}
-	}
-	for i := range len(name) {
-		if name[i] <= ' ' || name[i] >= 0x7f {
-			return false
-		}
-	}
-	return len(name) <= maxName
 }

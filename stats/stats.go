@@ -30,6 +30,7 @@ const (
 	BadOption                // malformed TCP option or NDP option
 	BadARP                   // malformed ARP
 	BadNDP                   // malformed or illegal neighbour discovery
+	BadDHCP                  // malformed or illegal DHCP or DHCPv6
 	UnknownProtocol          // IP protocol that is not carried
 	Disabled                 // protocol switched off by an option
 	TCPNoFlow                // segment of no known flow (answered by a reset)
@@ -57,7 +58,7 @@ const (
 var reasonNames = [NumReasons]string{
 	"none", "short_frame", "long_frame", "bad_vnet_header", "bad_ethertype", "bad_ip_header", "bad_ip_checksum",
 	"bad_extension", "fragment", "bad_source", "bad_destination", "bad_transport", "bad_checksum", "bad_option",
-	"bad_arp", "bad_ndp", "unknown_protocol", "disabled", "tcp_no_flow", "tcp_out_of_window", "tcp_bad_ack",
+	"bad_arp", "bad_ndp", "bad_dhcp", "unknown_protocol", "disabled", "tcp_no_flow", "tcp_out_of_window", "tcp_bad_ack",
 	"tcp_bad_reset", "tcp_paws", "tcp_out_of_order_full", "flow_table_full", "budget_spent", "no_descriptors",
 	"no_buffers", "no_ports", "host_refused", "host_unreachable", "host_error", "socket_full", "link_full", "too_long",
 	"handover_full", "handover_stale",

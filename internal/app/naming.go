@@ -29,6 +29,7 @@ func (p *plan) naming(o *options.Options, resolv []byte) {
 			m.Resolver[f] = s
 		}
 	}
+	p.search = searchList(o, rest)
 	if o.DNS.NoServers {
 		p.inside.ResolvConf = []byte("# no resolvers: --dns none\n")
 		return
@@ -37,6 +38,7 @@ func (p *plan) naming(o *options.Options, resolv []byte) {
 	if len(inside) == 0 {
 		inside = p.reachable(o, servers)
 	}
+	p.resolvers = inside
 	if slices.Equal(inside, servers) && len(o.DNS.Search) == 0 && !o.DNS.NoSearch {
 		return // the host's own file works inside as well
 	}
@@ -117,6 +119,19 @@ func resolvConf(o *options.Options, servers []netip.Addr, rest []string) []byte 
 		b.WriteString(line + "\n")
 	}
 	return []byte(b.String())
+}
+
+// searchList is what --search says, or else the host's resolv.conf, whose last such line holds.
+func searchList(o *options.Options, rest []string) (domains []string) {
+	if len(o.DNS.Search) > 0 || o.DNS.NoSearch {
+		return o.DNS.Search
+	}
+	for _, line := range rest {
+		if words := strings.Fields(line); words[0] == "search" || words[0] == "domain" {
+			domains = words[1:]
+		}
+	}
+	return domains
 }
 
 // parseResolvConf splits a resolv.conf into its resolvers and its other lines, without comments and what resolv.conf(5)

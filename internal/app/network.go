@@ -143,7 +143,7 @@ func (n *network) add(o *options.Options, p *plan, t *netns.TAP, fd int) error {
 func (m *member) build(c *worker.Config, p *plan, o *options.Options, t *netns.TAP, others []*member) (err error) {
 	if len(others) > 0 {
 		c.Gateway = others[0].worker.Gateway.Sibling(c.Stats)
-	} else if c.Gateway, err = p.newGateway(o, t, c.Stats); err != nil {
+	} else if c.Gateway, err = gateway.New(p.gateway(o, t, c.Stats)); err != nil {
 		return err
 	}
 	if m.host, err = hostsock.NewSystem(); err != nil {
@@ -177,28 +177,6 @@ func (m *member) release() (err error) {
 		_ = unix.Close(m.wakeFd)
 	}
 	return err
-}
-
-func (p *plan) newGateway(o *options.Options, t *netns.TAP, block *stats.Worker) (*gateway.Gateway, error) {
-	c := gateway.Config{MAC: gateway.MAC(o.Guest.GatewayMAC), GuestMAC: gateway.MAC(t.MAC), Guest: p.guest, Stats: block}
-	m := &p.mapping
-	for _, pair := range [][2]netip.Addr{m.Gateway, m.Loopback, m.GuestAlias, m.DNS} {
-		for _, a := range pair {
-			if a.IsValid() {
-				c.Ours = append(c.Ours, a)
-			}
-		}
-	}
-	if gw := m.Gateway[forward.V6]; gw.IsValid() && !o.Filter.NoNDP {
-		c.LinkLocal = localGateway6
-		if gw.IsLinkLocalUnicast() {
-			c.LinkLocal = gw
-		}
-		if !o.Filter.NoRA {
-			c.Router = &gateway.Router{Lifetime: gateway.MaxLifetime, MTU: uint32(t.MTU)}
-		}
-	}
-	return gateway.New(c)
 }
 
 func origins(o *options.Options) [2]hostsock.Origin {

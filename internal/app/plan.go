@@ -20,7 +20,10 @@ type plan struct {
 	inside  netns.Config
 	mapping forward.Map
 	guest   []netip.Addr
-	ports   struct{ tcp, udp []forward.Port }
+	// resolvers and search are what the guest is told of, by resolv.conf or otherwise.
+	resolvers []netip.Addr
+	search    []string
+	ports     struct{ tcp, udp []forward.Port }
 }
 
 // makePlan works out what the inside looks like. resolv is the host's resolv.conf, empty when there is none.

@@ -123,6 +123,10 @@ type DNS struct {
 	Forward AddrPair
 	// Host is that resolver; zero for the first of the host's resolv.conf.
 	Host AddrPair
+	// ByDHCP and SearchByDHCP tell of resolvers and search domains by DHCP, DHCPv6 and router advertisements too.
+	ByDHCP, SearchByDHCP bool
+	// Hostname and FQDN are the namespace's own name that DHCP tells, without and with a domain; empty for none.
+	Hostname, FQDN string
 }
 
 // Mapping says behind which addresses of the namespace the host itself is reached.
@@ -143,7 +147,7 @@ type Ports struct {
 
 // Filter switches handlers of the link off.
 type Filter struct {
-	NoTCP, NoUDP, NoICMP, NoNDP, NoRA bool
+	NoTCP, NoUDP, NoICMP, NoNDP, NoRA, NoDHCP, NoDHCPv6 bool
 }
 
 // Limits bound what the program uses.

@@ -87,7 +87,13 @@ func TestParse(t *testing.T) {
 			o.Ports.UDP = []PortRule{{First: 53, Last: 53, Target: 53}}
 		}},
 		{"-t none -u none -T none -U none", func(o *Options) {}},
-		{"--no-tcp --no-udp --no-icmp --no-ndp --no-ra", func(o *Options) { o.Filter = Filter{true, true, true, true, true} }},
+		{"--no-tcp --no-udp --no-icmp --no-ndp --no-ra --no-dhcp --no-dhcpv6", func(o *Options) {
+			o.Filter = Filter{true, true, true, true, true, true, true}
+		}},
+		{"--dhcp-dns --dhcp-search -H box --fqdn box.example.org.", func(o *Options) {
+			o.DNS = DNS{ByDHCP: true, SearchByDHCP: true, Hostname: "box", FQDN: "box.example.org."}
+		}},
+		{"--dhcp-dns --dhcp-search --no-dhcp-dns --no-dhcp-search", func(o *Options) {}},
 		{"--idle-timeout 0 --queues 1 --budget 64M", func(o *Options) {
 			o.Limits = Limits{IdleTimeout: 0, Queues: 1, Budget: 64 << 20}
 		}},
@@ -100,7 +106,7 @@ func TestParse(t *testing.T) {
 		{"--counters", func(o *Options) { o.Counters.Enabled = true }},
 		{"--counters=f", func(o *Options) { o.Counters = Counters{true, "f"} }},
 		{"--counters f", func(o *Options) { o.Counters.Enabled = true; o.Args = []string{"f"} }},
-		{"--keep-id -f -e --config-net --no-dhcp --no-dhcpv6 --no-splice --no-dhcp-dns --no-dhcp-search", func(o *Options) { o.KeepID = true }},
+		{"--keep-id -f -e --config-net --no-splice --no-dhcp-dns --no-dhcp-search", func(o *Options) { o.KeepID = true }},
 	} {
 		t.Run(test.line, func(t *testing.T) {
 			got, err := Parse(strings.Fields(test.line))
@@ -189,6 +195,10 @@ func TestParseErrors(t *testing.T) {
 		{"-t 80 -t 79-81:80-82", `-t "79-81:80-82": port 80 leads to port 80 already and cannot lead to port 81 as well`},
 		{"-t auto", `-t "auto": vasta does not forward "auto" yet; name the ports`},
 		{"-T 80", `-T "80": vasta does not forward ports of the namespace's loopback yet; connect to the gateway address instead, or say none`},
+		{"-H a.b", `-H "a.b": not a host name; it has 1 to 63 letters, digits and inner dashes`},
+		{"--hostname -a", `--hostname "-a": not a host name; it has 1 to 63 letters, digits and inner dashes`},
+		{"--fqdn a..b", `--fqdn "a..b": not a domain name; its parts have 1 to 63 letters, digits and inner dashes, and it has 253 at most`},
+		{"--fqdn a_b", `--fqdn "a_b": not a domain name; its parts have 1 to 63 letters, digits and inner dashes, and it has 253 at most`},
 		{"--map-host-loopback 127.0.0.2", `--map-host-loopback "127.0.0.2": a loopback address cannot be used on a link`},
 		{"--map-guest-addr x", `--map-guest-addr "x": not an IPv4 or IPv6 address`},
 		{"--queues 65", `--queues "65": not a number from 1 to 64`},

@@ -54,10 +54,6 @@ var Table = []Option{
 		Instead: "vasta stays in the foreground under the pid it was started with, and --ready-fd tells when it is ready"},
 	{Name: "runas", Arg: RequiredArg, Section: SectionNamespace, State: NotYet,
 		Instead: "start vasta as the user it is to run as, with setpriv(1) for example"},
-	{Name: "hostname", Short: 'H', Arg: RequiredArg, Section: SectionNamespace, State: NotYet,
-		Instead: "set the name inside with hostname(1)"},
-	{Name: "fqdn", Arg: RequiredArg, Section: SectionNamespace, State: NotYet,
-		Instead: "set the name inside with hostname(1)"},
 	{Name: "chroot-fallback", Section: SectionNamespace, State: NotYet,
 		Instead: "vasta does not change its root, so leave the option out"},
 
@@ -107,10 +103,22 @@ var Table = []Option{
 	{Name: "dns-host", Arg: RequiredArg, ArgName: "ADDR", Section: SectionDNS, Commands: network,
 		Help: "The host's resolver, once for each family", Default: "the first of /etc/resolv.conf",
 		set: value(parseAddr, func(p *parser, a netip.Addr) { p.DNS.Host.set(a) })},
-	{Name: "dhcp-dns", Section: SectionDNS, State: NotYet, Instead: noDHCP},
-	{Name: "dhcp-search", Section: SectionDNS, State: NotYet, Instead: noDHCP},
-	{Name: "no-dhcp-dns", Section: SectionDNS, State: AlreadySo, Commands: network, Help: "No resolvers by DHCP"},
-	{Name: "no-dhcp-search", Section: SectionDNS, State: AlreadySo, Commands: network, Help: "No search domains by DHCP"},
+	{Name: "dhcp-dns", Section: SectionDNS, Commands: network,
+		Help: "Tell of resolvers by DHCP, DHCPv6 and router advertisements", Default: "not",
+		set: flag(func(p *parser) { p.DNS.ByDHCP = true })},
+	{Name: "dhcp-search", Section: SectionDNS, Commands: network,
+		Help: "Tell of search domains by DHCP, DHCPv6 and router advertisements", Default: "not",
+		set: flag(func(p *parser) { p.DNS.SearchByDHCP = true })},
+	{Name: "no-dhcp-dns", Section: SectionDNS, Commands: network, Help: "No resolvers by DHCP, DHCPv6 and router advertisements",
+		set: flag(func(p *parser) { p.DNS.ByDHCP = false })},
+	{Name: "no-dhcp-search", Section: SectionDNS, Commands: network, Help: "No search domains by DHCP, DHCPv6 and router advertisements",
+		set: flag(func(p *parser) { p.DNS.SearchByDHCP = false })},
+	{Name: "hostname", Short: 'H', Arg: RequiredArg, ArgName: "NAME", Section: SectionDNS, Commands: network,
+		Help: "Host name that clients of DHCP are told of",
+		set:  value(parseHost, func(p *parser, name string) { p.DNS.Hostname = name })},
+	{Name: "fqdn", Arg: RequiredArg, ArgName: "NAME", Section: SectionDNS, Commands: network,
+		Help: "Host name with its domain that clients of DHCP and DHCPv6 are told of",
+		set:  value(parseFQDN, func(p *parser, name string) { p.DNS.FQDN = name })},
 
 	// Reaching the host, and being reached.
 	{Name: "no-map-gw", Section: SectionHost, Commands: network,
@@ -155,8 +163,10 @@ var Table = []Option{
 		set: flag(func(p *parser) { p.Filter.NoNDP = true })},
 	{Name: "no-ra", Section: SectionProtocol, Commands: network, Help: "No router advertisements",
 		set: flag(func(p *parser) { p.Filter.NoRA = true })},
-	{Name: "no-dhcp", Section: SectionProtocol, State: AlreadySo, Commands: network, Help: "No DHCP server"},
-	{Name: "no-dhcpv6", Section: SectionProtocol, State: AlreadySo, Commands: network, Help: "No DHCPv6 server"},
+	{Name: "no-dhcp", Section: SectionProtocol, Commands: network, Help: "No DHCP server",
+		set: flag(func(p *parser) { p.Filter.NoDHCP = true })},
+	{Name: "no-dhcpv6", Section: SectionProtocol, Commands: network, Help: "No DHCPv6 server",
+		set: flag(func(p *parser) { p.Filter.NoDHCPv6 = true })},
 
 	// Limits.
 	{Name: "idle-timeout", Arg: RequiredArg, ArgName: "SECONDS", Section: SectionLimits, Commands: network,
@@ -211,11 +221,8 @@ var Table = []Option{
 	{Name: "migrate-no-linger", Section: SectionVM, State: NotYet, Instead: usePasst},
 }
 
-// What to do instead, where several options share it.
-const (
-	noDHCP   = "it has no DHCP server, and writes the namespace's resolv.conf itself"
-	usePasst = "virtual machines come later: use passt for them until then"
-)
+// usePasst is what to do instead of the options for virtual machines.
+const usePasst = "virtual machines come later: use passt for them until then"
 
 // Limits of --budget: room for a few connections, and what fits a mapping on every machine with 64-bit words.
 const (

@@ -15,6 +15,8 @@ const (
 	minMTU6 = 1280 // RFC 8200 section 5
 	maxName = 15   // IFNAMSIZ of linux/if.h, without the final zero
 	maxHost = 253  // RFC 1035 section 2.3.4, as text without the root's dot
+	// maxLabel is the same section's for one label.
+	maxLabel = 63
 )
 
 // parseAddr reads an address of a host: not a group, not the unspecified or limited broadcast address, without a zone.
@@ -125,6 +127,33 @@ func parseDomain(text string) (string, error) {
 		return "", fmt.Errorf("not a domain name; it has 1 to %d characters and no space", maxHost)
 	}
 	return text, nil
+}
+
+// parseHost reads a host name of one label, and parseFQDN one with a domain: RFC 1035, 2.3.1 and 2.3.4, and RFC 1123, 2.1.
+func parseHost(text string) (string, error) {
+	if strings.Contains(text, ".") || !isHost(text) {
+		return "", fmt.Errorf("not a host name; it has 1 to %d letters, digits and inner dashes", maxLabel)
+	}
+	return text, nil
+}
+
+func parseFQDN(text string) (string, error) {
+	if !isHost(strings.TrimSuffix(text, ".")) {
+		return "", fmt.Errorf("not a domain name; its parts have 1 to %d letters, digits and inner dashes, and it has %d at most", maxLabel, maxHost)
+	}
+	return text, nil
+}
+
+func isHost(name string) bool {
+	for label := range strings.SplitSeq(name, ".") {
+		if label == "" || len(label) > maxLabel || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+	}
+	other := func(r rune) bool {
+		return r != '-' && r != '.' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	}
+	return len(name) <= maxHost && !strings.ContainsFunc(name, other)
 }
 
 // parseNumber reads a decimal number from low to high.
