@@ -129,8 +129,8 @@ func (g *Gateway) Update(c Config) error {
 }
 
 // Input takes a packet that passed packet.Parse and handles it if it is ARP, a DHCP client's, or ICMPv6 of the
-// link itself: neighbour and router discovery, redirects, multicast listener reports. Everything else is not handled. A malformed message is
-// counted and dropped, and handled by that.
+// link itself: neighbour and router discovery, redirects, multicast listener reports. Everything else is not handled. A malformed
+// message is counted and dropped, and handled by that.
 //
 // Answers are passed to emit as whole Ethernet frames with complete checksums; a frame's memory is the
 // gateway's and good until emit returns.
@@ -184,7 +184,7 @@ func number(m MAC) uint64 {
 // all know: it may have been seen on a queue that another worker serves.
 func (g *Gateway) Sibling(block *stats.Worker) *Gateway {
 	s := *g
-	s.stats, s.ra, s.out = block, slices.Clone(g.ra), nil
+	s.stats, s.ra, s.dhcpIn, s.out = block, slices.Clone(g.ra), nil, nil
 	return &s
 }
 

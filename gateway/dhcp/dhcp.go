@@ -2,8 +2,8 @@
 // a server is a function of its configuration: it keeps no leases.
 //
 // It is sans-IO: it is given the payload of one UDP datagram and gives back that of the answer; gateway makes frames of
-// it. A server belongs to one worker and is not safe for concurrent use. It allocates, a few times per message of its own
-// protocol.
+// it. A server changes nothing of its own by answering, so that several workers may share one. It allocates, a few
+// times per message of its own protocol.
 package dhcp
 
 import (
