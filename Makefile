@@ -75,9 +75,10 @@ fuzz:
 bench: build
 	$(SUDO) ./bin/vasta bench net $(BENCHFLAGS)
 
-# The long forms: the end-to-end tests that take long, every fuzz target for SOAKTIME, then the race detector.
+# The long forms: the end-to-end tests that take long, TCP over the lossy path and every fuzz target for SOAKTIME each, then the race detector.
 soak: prepare
 	$(GO) test -count=1 -timeout 30m -tags soak $(TESTEXEC) ./test/e2e
+	$(GO) test -count=1 -timeout 0 -run 'TestLossyPath$$' ./flow/tcp -lossy.time $(SOAKTIME)
 	$(MAKE) fuzz FUZZTIME=$(SOAKTIME)
 	$(MAKE) race
 

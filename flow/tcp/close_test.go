@@ -45,6 +45,28 @@ func TestGuestReset(t *testing.T) {
 	}
 }
 
+// When both streams have ended and are acknowledged, a reset tells of a guest that has forgotten the connection: what is held for a
+// slow host still gets there.
+func TestResetAfterBothEnds(t *testing.T) {
+	w := roomyWorld(t)
+	g := fullGuest
+	g.total = 50000
+	s := w.open(largeConfig, g)
+	s.host.room = 0
+	s.hangsUp()
+	s.guest.rcvNxt = 2 // it has our FIN
+	s.in(FIN|ACK, 1, 50000)
+	s.in(RST, 50002, 0)
+	if s.c.State() != Open || s.c.HeldBytes() != 50000 {
+		t.Fatalf("state %d with %d bytes held", s.c.State(), s.c.HeldBytes())
+	}
+	s.grant(-1)
+	s.output()
+	if s.c.Why() != Finished || s.host.got != 50000 || !s.host.shut {
+		t.Errorf("ended as %d, the host got %d bytes, end %t", s.c.Why(), s.host.got, s.host.shut)
+	}
+}
+
 // A SYN in the window is challenged (RFC 5961, 4.2): a guest that really began anew answers with a reset.
 func TestSynWhenOpen(t *testing.T) {
 	w := roomyWorld(t)

@@ -137,7 +137,12 @@ func (c *Conn) inputOpen(env *Env, s *Segment) {
 
 // inputReset takes a reset at offset off (RFC 5961, 3.2). The offset must be exactly what the guest may know to be the next:
 // what was received, or what it was last told of that. Any other in the window is challenged.
+// Once both streams have ended and both ends are acknowledged, a reset only says that the guest has forgotten the connection, which
+// is in order; what is held still belongs to the host (compare RFC 1337).
 func (c *Conn) inputReset(env *Env, off int64) {
+	if c.has(finRcvd) && c.finAcked() {
+		return
+	}
 	if off == c.rcvNxt || off == c.acked {
 		c.end(env, GuestReset)
 		return

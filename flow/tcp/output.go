@@ -282,7 +282,10 @@ func (c *Conn) told(o *Out) {
 
 // finish closes the connection when both directions have ended and everything is acknowledged.
 func (c *Conn) finish(env *Env) {
-	if c.state == Open && c.has(shutDone) && c.has(hostEOF) && c.una > c.q.tail && !c.has(ackNow) {
+	if c.state == Open && c.has(shutDone) && c.finAcked() && !c.has(ackNow) {
 		c.end(env, Finished)
 	}
 }
+
+// finAcked reports whether the guest has acknowledged our FIN.
+func (c *Conn) finAcked() bool { return c.has(hostEOF) && c.una > c.q.tail }

@@ -290,6 +290,9 @@ func (r *schedule) end() {
 				seg.Ack = s.c.config.ISS + 1
 			}
 			s.input(&seg)
+			if s.c.has(finRcvd) && s.c.finAcked() { // what is held still goes to the host
+				s.finish()
+			}
 		default:
 			if s.c.State() == Connecting {
 				s.c.Connected()
