@@ -33,6 +33,7 @@ type quantity struct {
 type limit struct {
 	of      quantity
 	per     *quantity
+	some    bool // of the loads, those count that were selected, if only some
 	each    bool // the quotient is taken for each load of both, and the worst counts
 	atLeast bool // otherwise at most
 	value   float64
@@ -65,7 +66,7 @@ func (q quantity) with(extra string) quantity {
 }
 
 // bars are the tables "What must be shown" of issues A and B, row by row. What is shown there by tests is not part of them.
-var bars = slices.Concat(streamBars(), workerBars(), latencyBars(), crowdBars())
+var bars = slices.Concat(streamBars(), workerBars(), latencyBars(), crowdBars(), netemBars())
 
 // barList is a table of bars as it is written.
 type barList []bar
@@ -155,6 +156,7 @@ type Verdict struct {
 func judge(r *Results) []Verdict {
 	var verdicts []Verdict
 	for _, b := range bars {
+		b.must = b.must.among(r)
 		if !b.must.selected(r) {
 			continue
 		}
@@ -191,7 +193,27 @@ func (l limit) holds(x float64) bool {
 	return x <= l.value
 }
 
+// among returns the limit for the loads that were selected, when it is content with some.
+func (l limit) among(r *Results) limit {
+	if !l.some {
+		return l
+	}
+	among := func(q quantity) quantity {
+		q.loads = slices.DeleteFunc(slices.Clone(q.loads), func(name string) bool { return r.load(name) == nil })
+		return q
+	}
+	l.of = among(l.of)
+	if l.per != nil {
+		per := among(*l.per)
+		l.per = &per
+	}
+	return l
+}
+
 func (l limit) selected(r *Results) bool {
+	if len(l.of.loads) == 0 {
+		return false
+	}
 	names := l.of.loads
 	if l.per != nil {
 		names = append(names[:len(names):len(names)], l.per.loads...)
@@ -229,6 +251,9 @@ func (l limit) quotient(r *Results, of quantity, per *quantity) (float64, error)
 	y, err := per.measure(r, !l.atLeast)
 	if err != nil {
 		return 0, err
+	}
+	if y == 0 && x == 0 && !l.atLeast {
+		return 1, nil
 	}
 	if y == 0 {
 		return 0, fmt.Errorf("%s measured nothing to compare with", per.who)

@@ -48,14 +48,16 @@ const (
 	phaseLatency
 	phaseFlows
 	phaseChurn
+	phaseNetem // each load opens a session of its own
 )
 
 // occasion says in which runs a load is measured, when it is not asked for by name.
 type occasion int
 
 const (
-	whenever occasion = iota
-	whenFull          // not with --quick
+	whenever  occasion = iota
+	whenFull           // not with --quick
+	whenNetem          // with --lab, or with --here
 )
 
 // load is one thing to do to every subject.
@@ -64,6 +66,8 @@ type load struct {
 	lowerIsBetter     bool
 	phase             phase
 	when              occasion
+	cell              cell // of a netem
+	index             int  // of the cell, among those of one netem
 	once              bool // in the first round only
 	// table is the heading under which the load is a row, "" for a table of its own.
 	table string
@@ -83,7 +87,7 @@ func commandRunners(s *subject) bool { return everybody(s) && s.tool != nil }
 func vastaOnly(s *subject) bool      { return s.Class == ClassVasta }
 
 // loads are all that are known, in the order of the report.
-var loads = slices.Concat(streamLoads(), workerLoads(), latencyLoads(), crowdLoads())
+var loads = slices.Concat(streamLoads(), workerLoads(), latencyLoads(), crowdLoads(), netemLoads())
 
 // streamLoads are those of issue A.
 func streamLoads() []load {
@@ -161,25 +165,31 @@ func (l *load) takesPart(s *subject, quick bool) bool {
 	return l.who(s)
 }
 
-// selectLoads returns the loads whose names begin with one of only; when only is empty, all that a run without names has.
-func selectLoads(only []string, quick bool) []load {
+// selectLoads returns the loads that o asks for: those whose names begin with one of --only or, without it, all that are usual.
+func selectLoads(o Options) []load {
 	var selected []load
 	for _, l := range loads {
-		named := slices.ContainsFunc(only, func(p string) bool { return p != "" && strings.HasPrefix(l.name, p) })
-		if named || len(only) == 0 && l.usual(quick) {
+		named := slices.ContainsFunc(o.Only, func(p string) bool { return p != "" && strings.HasPrefix(l.name, p) })
+		usual := l.when == whenever || l.when == whenFull && !o.Quick || l.when == whenNetem
+		possible := l.when != whenNetem || o.Here && l.index < o.Cells
+		if possible && (named || len(o.Only) == 0 && usual) {
 			selected = append(selected, l)
 		}
 	}
 	return selected
 }
 
-// usual says whether a run in which no load is named has this one.
-func (l *load) usual(quick bool) bool { return l.when == whenever || l.when == whenFull && !quick }
-
+// loadNames lists the loads, those of one netem as one.
 func loadNames() []string {
 	var names []string
 	for _, l := range loads {
-		names = append(names, l.name)
+		name := l.name
+		if l.when == whenNetem {
+			name = strings.TrimSuffix(name, l.cell.name()) + "…"
+		}
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
 	}
 	return names
 }

@@ -60,6 +60,8 @@ func Main(args []string, stdout, stderr io.Writer) int {
 
 // fail reports err on one line.
 func fail(stderr io.Writer, err error) int {
-	fmt.Fprintf(stderr, "vasta bench net: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
+	fmt.Fprintf(stderr, "vasta bench net: %s\n", oneLine(err))
 	return exitFailed
 }
+
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

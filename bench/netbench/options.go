@@ -20,6 +20,9 @@ type Options struct {
 	Vasta    string        // path of the binary under test, "" for the running one
 	Peers    []Peer
 	Quiet    bool
+	Lab      bool // also measure what needs netem, in the guest machine
+	Here     bool // also measure what needs netem, on this machine
+	Cells    int  // of each netem, so many are measured
 }
 
 // Peer is another program with pasta's command line.
@@ -39,6 +42,11 @@ the project's bars. Needs root and iperf3.
   --rounds N           interleaved rounds (default 5)
   --seconds N          duration of each timed load (default 2)
   --only LOAD,...      only the loads whose names begin so
+  --lab                also measure what needs netem, in a virtual machine that
+                       has it: netem and tbf, 3 rounds of 8 s without --rounds
+                       and --seconds
+  --here               measure that on this machine, whose kernel has netem
+  --cells N            of each netem, only the first N of 12 cells
   --json FILE          write the results to FILE as JSON
   --markdown FILE      write the tables to FILE as Markdown
   --vasta PATH         measure this binary instead of the running one
@@ -66,6 +74,9 @@ func parseOptions(args []string) (Options, error) {
 	fs.BoolVar(&o.Quiet, "q", false, "")
 	fs.IntVar(&o.Rounds, "rounds", 5, "")
 	fs.IntVar(&seconds, "seconds", 2, "")
+	fs.BoolVar(&o.Lab, "lab", false, "")
+	fs.BoolVar(&o.Here, "here", false, "")
+	fs.IntVar(&o.Cells, "cells", len(cells), "")
 	fs.StringVar(&o.JSON, "json", "", "")
 	fs.StringVar(&o.Markdown, "markdown", "", "")
 	fs.StringVar(&o.Vasta, "vasta", "", "")
@@ -96,6 +107,10 @@ func parseOptions(args []string) (Options, error) {
 		return Options{}, fmt.Errorf("option --rounds: %d is not a number of rounds; give 1 or more", o.Rounds)
 	case seconds < 1:
 		return Options{}, fmt.Errorf("option --seconds: %d is not a duration; give 1 or more", seconds)
+	case o.Cells < 1 || o.Cells > len(cells):
+		return Options{}, fmt.Errorf("option --cells: %d is not a number of cells; give 1 to %d", o.Cells, len(cells))
+	case o.Lab && o.Here:
+		return Options{}, errors.New("options --lab and --here: netem is either in the virtual machine or here; leave one out")
 	case o.Quick && (set["rounds"] || set["seconds"]):
 		return Options{}, errors.New("option --quick: it sets --rounds and --seconds itself; leave them out")
 	}
@@ -104,8 +119,16 @@ func parseOptions(args []string) (Options, error) {
 	}
 	o.Duration = time.Duration(seconds) * time.Second
 	for _, name := range o.Only {
-		if len(selectLoads([]string{name}, false)) == 0 {
+		named := Options{Only: []string{name}, Cells: o.Cells}
+		if len(selectLoads(named)) > 0 {
+			continue
+		}
+		named.Here = true
+		if len(selectLoads(named)) == 0 {
 			return Options{}, fmt.Errorf("option --only: no load is named %q; the loads are %s", name, strings.Join(loadNames(), ", "))
+		}
+		if !o.Lab && !o.Here {
+			return Options{}, fmt.Errorf("option --only: %q needs netem; add --lab, or --here on a machine that has it", name)
 		}
 	}
 	return o, nil

@@ -22,8 +22,17 @@ type table struct {
 // tables returns the report's tables: one for each load, then the bars.
 func tables(r *Results) []table {
 	var all []table
-	for i := range r.Loads {
-		all = append(all, loadTable(r, &r.Loads[i]))
+	for i := 0; i < len(r.Loads); {
+		n := 1
+		for r.Loads[i].Table != "" && i+n < len(r.Loads) && r.Loads[i+n].Table == r.Loads[i].Table {
+			n++
+		}
+		if r.Loads[i].Table == "" {
+			all = append(all, loadTable(r, &r.Loads[i]))
+		} else {
+			all = append(all, groupTable(r.Loads[i:i+n]))
+		}
+		i += n
 	}
 	return append(all, barTable(r))
 }
@@ -47,19 +56,54 @@ func loadTable(r *Results, l *LoadResult) table {
 				ratio(m, l, vethName), ratio(m, l, spliceName), ratio(m, l, peer), extras(s))
 		}
 		t.rows = append(t.rows, row)
-		for _, f := range s.Failures {
-			t.notes = append(t.notes, s.Subject+" not measured: "+f)
-		}
-		for _, sample := range s.Samples {
-			if sample.Note != "" {
-				t.notes = append(t.notes, fmt.Sprintf("%s, round %d: %s", s.Subject, sample.Round, sample.Note))
-			}
-		}
+		t.notes = append(t.notes, remarks(s.Subject, s)...)
 	}
 	if peer != "" {
 		t.notes = append(t.notes, "best peer: "+peer)
 	}
 	return t
+}
+
+// groupTable shows loads of one table, each as a row, for vasta and for veth, which stands for the kernel's own TCP.
+func groupTable(loads []LoadResult) table {
+	t := table{
+		title:  loads[0].Table + ", " + loads[0].Unit,
+		header: []string{"", "vasta", "slowest", "veth", "of veth", "beside vasta (worst round)", "beside veth (worst round)"},
+	}
+	for i := range loads {
+		l := &loads[i]
+		row := []string{l.Title, "not measured", "", "not measured", "", "", ""}
+		for k := range l.Series {
+			s := &l.Series[k]
+			at, beside := 1, 5
+			if s.Subject == vethName {
+				at, beside = 3, 6
+			}
+			if v := s.values(""); len(v) > 0 {
+				row[at], row[beside] = number(median(v)), extras(s)
+				if s.Subject == vastaName {
+					row[2], row[4] = number(statWorst.of(v, l.LowerIsBetter)), ratio(median(v), l, vethName)
+				}
+			}
+			t.notes = append(t.notes, remarks(l.Title+", "+s.Subject, s)...)
+		}
+		t.rows = append(t.rows, row)
+	}
+	return t
+}
+
+// remarks says in words what could not be measured, and what was wrong.
+func remarks(who string, s *Series) []string {
+	var all []string
+	for _, f := range s.Failures {
+		all = append(all, who+" not measured: "+f)
+	}
+	for _, sample := range s.Samples {
+		if sample.Note != "" {
+			all = append(all, fmt.Sprintf("%s, round %d: %s", who, sample.Round, sample.Note))
+		}
+	}
+	return all
 }
 
 // bestPeer returns the peer with the best median, "" when none was measured.

@@ -75,7 +75,7 @@ func measure(ctx context.Context, o Options, progress io.Writer) (res *Results, 
 		return nil, fmt.Errorf("%w: apt-get install iperf3", err)
 	}
 	r := &run{
-		rig: rig, loads: selectLoads(o.Only, o.Quick), progress: progress,
+		rig: rig, loads: selectLoads(o), progress: progress,
 		results: &Results{
 			Machine: machine, Started: started.UTC(), Rounds: o.Rounds, Quick: o.Quick, Seconds: o.Duration.Seconds(),
 		},
@@ -139,6 +139,7 @@ func (r *run) round(ctx context.Context, n int) {
 		r.closeSessions(n)
 	}
 	r.phase(ctx, n, phaseStartup, order, lab.MTU)
+	r.phase(ctx, n, phaseNetem, order, lab.MTU)
 }
 
 // measures says whether the subject takes part in a selected load.
@@ -212,7 +213,7 @@ func (r *run) phase(ctx context.Context, n int, p phase, order []*subject, mtu i
 // one runs one load on one subject and records the outcome.
 func (r *run) one(ctx context.Context, n int, l *load, s *subject, mtu int) {
 	sample, err := r.sample(ctx, l, s)
-	if errors.Is(err, agent.ErrDead) && ctx.Err() == nil {
+	if l.alone == nil && errors.Is(err, agent.ErrDead) && ctx.Err() == nil {
 		// The next load gets a fresh session; this one has failed.
 		if x := r.sessions[s]; x != nil {
 			x.agentCmd.Kill()
@@ -225,13 +226,13 @@ func (r *run) one(ctx context.Context, n int, l *load, s *subject, mtu int) {
 	}
 	series := r.results.load(l.name).series(s.Name)
 	if err != nil {
-		series.Failures = append(series.Failures, fmt.Sprintf("round %d: %v", n, err))
-		r.say("round %d/%d  %-14s  %-12s  not measured: %v", n, r.rig.opts.Rounds, l.name, s.Name, err)
+		series.Failures = append(series.Failures, fmt.Sprintf("round %d: %s", n, oneLine(err)))
+		r.say("round %d/%d  %-16s  %-12s  not measured: %s", n, r.rig.opts.Rounds, l.name, s.Name, oneLine(err))
 		return
 	}
 	sample.Round = n
 	series.Samples = append(series.Samples, sample)
-	r.say("round %d/%d  %-14s  %-12s  %s %s", n, r.rig.opts.Rounds, l.name, s.Name, number(sample.Value), l.unit)
+	r.say("round %d/%d  %-16s  %-12s  %s %s", n, r.rig.opts.Rounds, l.name, s.Name, number(sample.Value), l.unit)
 }
 
 func (r *run) sample(ctx context.Context, l *load, s *subject) (Sample, error) {

@@ -89,7 +89,9 @@ func (x *session) connect(behind servers) error {
 
 // call asks the agent for a load that takes about d.
 func (x *session) call(req agent.Request, d time.Duration) (agent.Response, error) {
-	req.Server = x.target.Addr()
+	if !req.Server.IsValid() {
+		req.Server = x.target.Addr()
+	}
 	resp, err := x.agent.Call(req, d+answerSlack)
 	x.lastLoad = time.Now()
 	if err != nil {
