@@ -183,6 +183,14 @@ func (s *subject) anySegment(b *script) {
 			seg.TSVal -= uint32(back)
 		}
 	}
+	if flags&URG != 0 { // stands for SACK blocks
+		seg.SACKCount = 1 + int(window)%len(seg.SACK)
+		for i := range seg.SACKCount {
+			for k := range seg.SACK[i] {
+				seg.SACK[i][k] = c.config.ISS + uint32(b.near(c.una, c.nxt, c.rack.fack, (c.una+c.nxt)/2))
+			}
+		}
+	}
 	if n > 0 {
 		data := make([]byte, n)
 		if off > 0 {
