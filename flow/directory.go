@@ -4,6 +4,8 @@ import (
 	"hash/maphash"
 	"math/bits"
 	"sync/atomic"
+
+	"github.com/vasta-net/vasta/internal/interleave"
 )
 
 // Nobody is the owner of a flow that no worker has.
@@ -37,7 +39,7 @@ const (
 // used.
 type Directory struct {
 	seed  maphash.Seed
-	words []atomic.Uint64
+	words []interleave.Uint64
 	mask  uint64 // of bucket numbers
 	flows atomic.Int64
 	limit int64
@@ -46,7 +48,7 @@ type Directory struct {
 // NewDirectory returns an empty directory for so many flows in all.
 func NewDirectory(limit int) *Directory {
 	buckets := 1 << bits.Len(uint(max(limit, 1)-1)/bucketLoad)
-	return &Directory{seed: maphash.MakeSeed(), words: make([]atomic.Uint64, buckets*bucketWords), mask: uint64(buckets - 1), limit: int64(limit)}
+	return &Directory{seed: maphash.MakeSeed(), words: make([]interleave.Uint64, buckets*bucketWords), mask: uint64(buckets - 1), limit: int64(limit)}
 }
 
 // Len is the number of flows.
@@ -101,8 +103,8 @@ func (d *Directory) Release(k *Key, worker int) {
 // same flow, and makes it final when it has seen none. Of two workers, the one that entered its word later sees the other's: when that
 // is final, it gives up. When it is pending, the one with the lower number takes the other's away, which then cannot become
 // final, or finds that it became final just before; the one with the higher number gives up. So at most one becomes final.
-func claim(bucket []atomic.Uint64, word uint64) (who int, done bool) {
-	var free *atomic.Uint64
+func claim(bucket []interleave.Uint64, word uint64) (who int, done bool) {
+	var free *interleave.Uint64
 	for i := range bucket {
 		switch w := bucket[i].Load(); {
 		case w == 0:
@@ -138,7 +140,7 @@ func claim(bucket []atomic.Uint64, word uint64) (who int, done bool) {
 func owner(word uint64) int { return int(word&ownerMask) - 1 }
 
 // find returns the bucket of a key, and its hash as far as it is in words.
-func (d *Directory) find(k *Key) (bucket []atomic.Uint64, tag uint64) {
+func (d *Directory) find(k *Key) (bucket []interleave.Uint64, tag uint64) {
 	h := maphash.Comparable(d.seed, *k)
 	at := (h & d.mask) * bucketWords
 	return d.words[at : at+bucketWords : at+bucketWords], h & tagMask

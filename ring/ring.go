@@ -27,7 +27,8 @@ package ring
 import (
 	"fmt"
 	"math/bits"
-	"sync/atomic"
+
+	"github.com/vasta-net/vasta/internal/interleave"
 )
 
 // Block is the unit of a ring's memory in bytes: a cache line. Every record begins at a block.
@@ -41,10 +42,10 @@ type line [Block]byte
 
 // Ring is the ring of one consumer.
 type Ring struct {
-	tail   atomic.Uint64 // written by producers
+	tail   interleave.Uint64 // written by producers
 	_      line
-	head   atomic.Uint64 // written by the consumer
-	asleep atomic.Bool   // set by the consumer, cleared by whoever wakes it, or by itself
+	head   interleave.Uint64 // written by the consumer
+	asleep interleave.Bool   // set by the consumer, cleared by whoever wakes it, or by itself
 	_      line
 
 	mem    []byte
@@ -59,10 +60,10 @@ type Ring struct {
 
 // slot describes one record. Its fields are its producer's until number is stored, then the consumer's until head is.
 type slot struct {
-	number atomic.Uint32 // of the record, plus 1, once it is complete
-	first  uint32        // block where it begins, in mem
-	size   uint32        // bytes; 0 for room that was only reserved
-	end    uint32        // block behind it, counted on
+	number interleave.Uint32 // of the record, plus 1, once it is complete
+	first  uint32            // block where it begins, in mem
+	size   uint32            // bytes; 0 for room that was only reserved
+	end    uint32            // block behind it, counted on
 }
 
 // New makes a ring for so many records, in the given memory, which is the ring's as long as it is used. Both sizes are powers of two.
