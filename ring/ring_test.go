@@ -276,9 +276,9 @@ func explore(t *testing.T, preemptions, producers, each, blocks, records int) {
 func TestOrders(t *testing.T) {
 	t.Run("one producer", func(t *testing.T) { explore(t, -1, 1, 1, 4, 2) })
 	t.Run("one producer, two records", func(t *testing.T) { explore(t, 4, 1, 2, 4, 2) })
-	t.Run("one producer, full", func(t *testing.T) { explore(t, 3, 1, 3, 4, 2) })
+	t.Run("one producer, full", func(t *testing.T) { explore(t, 3, 1, 3, 4, 8) })
 	t.Run("two producers", func(t *testing.T) { explore(t, 3, 2, 1, 4, 2) })
-	t.Run("two producers, room for one", func(t *testing.T) { explore(t, 3, 2, 1, 2, 1) })
+	t.Run("two producers, room for one", func(t *testing.T) { explore(t, 3, 2, 1, 16, 1) })
 	t.Run("two producers, full", func(t *testing.T) { explore(t, 2, 2, 2, 4, 2) })
 	t.Run("three producers", func(t *testing.T) { explore(t, 2, 3, 1, 8, 4) })
 }
