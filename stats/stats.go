@@ -98,6 +98,9 @@ type Worker struct {
 	Flows, TCPFlows, UDPFlows, ICMPFlows uint64
 	Promised, Held, Budget               uint64 // bytes: advertised to guests, queued for host sockets, limit
 	PagesInUse, FragsInUse               uint64
+
+	// Residence is how long frames were inside, by direction (see worker.residence).
+	Residence struct{ FromGuest, ToGuest Histogram }
 }
 
 // Drop counts one drop.
@@ -122,6 +125,8 @@ func (w *Worker) Add(o *Worker) {
 	for r, n := range o.Drops {
 		w.Drops[r] += n
 	}
+	w.Residence.FromGuest.Merge(&o.Residence.FromGuest)
+	w.Residence.ToGuest.Merge(&o.Residence.ToGuest)
 }
 
 // MarshalJSON gives the counters by name; reasons that did not occur are left out.
@@ -152,6 +157,9 @@ func (w Worker) MarshalJSON() ([]byte, error) {
 			"flows": w.Flows, "tcp_flows": w.TCPFlows, "udp_flows": w.UDPFlows, "icmp_flows": w.ICMPFlows,
 			"promised_bytes": w.Promised, "held_bytes": w.Held, "budget_bytes": w.Budget,
 			"pages_in_use": w.PagesInUse, "fragments_in_use": w.FragsInUse,
+		},
+		"residence": map[string]map[string]uint64{
+			"from_guest": w.Residence.FromGuest.summary(), "to_guest": w.Residence.ToGuest.summary(),
 		},
 	})
 }

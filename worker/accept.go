@@ -11,7 +11,7 @@ import (
 )
 
 // acceptRounds bounds the connections taken from one forwarded port in one iteration.
-const acceptRounds = 32
+const acceptRounds = 8
 
 // makeWaiting notes that something may wait at a forwarded port.
 func (w *Worker) makeWaiting(index int32) {

@@ -126,6 +126,7 @@ func (w *Worker) transmit() bool {
 		n += len(b)
 	}
 	w.Stats.TxBytes += uint64(n)
+	w.spent += n + frameWork
 	if w.Capture != nil {
 		w.iov = append(append(w.iov[:0], o.Head), o.Payload...)
 		w.Capture(ToGuest, &o.Hdr, w.iov)

@@ -64,22 +64,24 @@ func (w *Worker) icmpOpen(key flow.Key) *flowSlot {
 	return opened
 }
 
-// icmpRead moves echo replies from the host socket to the guest, and reports whether there may be more.
-func (w *Worker) icmpRead(f *flowSlot) (again bool) {
+// icmpRead moves echo replies from the host socket to the guest for the rest of its turn, and reports the work that was and whether there
+// may be more.
+func (w *Worker) icmpRead(f *flowSlot) (cost int, again bool) {
 	if !w.readPages(1) {
-		return true
+		return 0, true
 	}
 	buf := w.Send.Bytes(w.pages[0])
-	for range udpRounds {
+	for cost < f.deficit {
 		w.tx.one[0] = buf
 		n, err := w.Host.Recv(f.fd, w.tx.one[:])
 		if err == unix.EAGAIN {
 			f.readable = false
-			return false
+			return cost, false
 		}
+		cost += n + frameWork
 		if err != 0 {
 			if !w.udpHostError(f, err) {
-				return false
+				return cost, false
 			}
 			continue
 		}
@@ -97,7 +99,7 @@ func (w *Worker) icmpRead(f *flowSlot) (again bool) {
 		}
 		w.sendICMP(&f.head, msg)
 	}
-	return true
+	return cost, true
 }
 
 // sendICMP sends an ICMP message, whose checksum it makes, to the guest.

@@ -65,7 +65,7 @@ func (w *Worker) serveInbox() {
 	if w.inbox == nil {
 		return
 	}
-	for range linkRounds {
+	for end := w.spent + linkWork; w.spent < end; {
 		n := 0
 		for ; n < frameBatch; n++ {
 			record, ok := w.inbox.Take()
@@ -80,12 +80,14 @@ func (w *Worker) serveInbox() {
 		w.settleAll()
 		w.inbox.Release()
 		w.flush()
+		w.mark(w.inside.looked)
 	}
 }
 
 // take takes one record of the inbox. Its memory is borrowed until the batch ends, as that of the link's frames is.
 func (w *Worker) take(record []byte) {
 	w.Stats.TakenOver++
+	w.spent += len(record) + frameWork
 	if record[0] == noteAccepted {
 		fd, key := decodeAccepted(record[noteBody:])
 		w.inbox.flows.Add(-1) // the flow counts itself

@@ -261,20 +261,20 @@ func (w *Worker) tcpEvent(f *flowSlot, failed bool) {
 	w.makeReady(f)
 }
 
-// tcpRead moves data from the host socket toward the guest, and reports whether there is more to do soon. A flow that filled what
-// it was given the last time gets several frames with one system call.
-func (w *Worker) tcpRead(f *flowSlot) (again bool) {
+// tcpRead moves data from the host socket toward the guest, and reports the work that was and whether there is more to do soon. A flow
+// that filled what it was given the last time gets several frames with one system call, as far as its turn goes.
+func (w *Worker) tcpRead(f *flowSlot) (cost int, again bool) {
 	c := &f.conn
 	frames := 1
 	if f.bulk {
-		frames = readFrames
+		frames = min((f.deficit+frameBytes-1)/frameBytes, readFrames)
 	}
 	want := c.WantRead(&w.env, frames)
 	if want == 0 {
-		return false
+		return 0, false
 	}
 	if !w.readPages((want + c.FrameLen() - 1) / c.FrameLen()) {
-		return true
+		return 0, true
 	}
 	want = min(want, len(w.pages)*c.FrameLen())
 	w.iov = w.iov[:0]
@@ -282,6 +282,7 @@ func (w *Worker) tcpRead(f *flowSlot) (again bool) {
 		w.iov = append(w.iov, w.Send.Bytes(w.pages[len(w.iov)])[:min(left, c.FrameLen())])
 	}
 	n, err := w.Host.Recv(f.fd, w.iov)
+	cost = frameWork
 	switch {
 	case err == unix.EAGAIN:
 		f.readable, f.bulk = false, false
@@ -295,13 +296,14 @@ func (w *Worker) tcpRead(f *flowSlot) (again bool) {
 		if n < want && !f.ended {
 			f.readable = false
 		}
+		cost += n
 		w.queueRead(c, n)
 	}
 	w.keepPages(1)
 	if !w.tcpOutput(f) {
 		w.makeDirty(f)
 	}
-	return f.kind == tcpFlow && f.readable && c.WantRead(&w.env, 1) > 0
+	return cost, f.kind == tcpFlow && f.readable && c.WantRead(&w.env, 1) > 0
 }
 
 // queueRead gives the n bytes that were read into the first pages to the flow: pages as they are, little as a copy.
@@ -338,6 +340,9 @@ func (w *Worker) tcpOutput(f *flowSlot) bool {
 	}
 	if w.env.Lazy && c.AckPending() && !f.inLate {
 		f.inLate = true
+		if len(w.late) == 0 {
+			w.inside.late = w.now
+		}
 		w.late = append(w.late, f.index)
 	}
 	if at := c.Deadline(&w.env); at != 0 {
@@ -381,6 +386,8 @@ func (w *Worker) flushLate() {
 	}
 	w.late = w.late[:0]
 	w.env.Lazy = true
+	w.mark(w.inside.late)
+	w.tickIfNoted()
 }
 
 // refuseSyn answers the SYN in w.seg with a reset, at once.

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// udpRounds bounds the datagrams read from one socket in one iteration.
-const udpRounds = 32
+// udpRounds bounds the datagrams read from one forwarded port in one iteration.
+const udpRounds = 16
 
 // maxSegments is how many datagrams one GSO frame stands for at most (UDP_MAX_SEGMENTS, include/linux/udp.h).
 const maxSegments = 128
@@ -227,21 +227,23 @@ func (w *Worker) keepPages(n int) {
 	}
 }
 
-// udpRead moves datagrams from a flow's host socket to the guest, and reports whether there may be more.
-func (w *Worker) udpRead(f *flowSlot) (again bool) {
+// udpRead moves datagrams from a flow's host socket to the guest for the rest of its turn, and reports the work that was and whether
+// there may be more.
+func (w *Worker) udpRead(f *flowSlot) (cost int, again bool) {
 	if !w.readPages(1) {
-		return true
+		return 0, true
 	}
 	buf := w.Send.Bytes(w.pages[0])
-	for range udpRounds {
+	for cost < f.deficit {
 		n, _, err := w.Host.RecvFrom(f.fd, buf)
 		if err == unix.EAGAIN {
 			f.readable = false
-			return false
+			return cost, false
 		}
+		cost += n + frameWork
 		if err != 0 {
 			if !w.udpHostError(f, err) {
-				return false
+				return cost, false
 			}
 			continue
 		}
@@ -251,10 +253,10 @@ func (w *Worker) udpRead(f *flowSlot) (again bool) {
 		}
 		w.touch(f)
 		if !w.udpToGuest(f, buf, n) {
-			return true
+			return cost, true
 		}
 	}
-	return true
+	return cost, true
 }
 
 // udpToGuest sends one datagram of n bytes to the guest. It reports false when the link is full: the datagram is lost, and counted.

@@ -84,7 +84,7 @@ type Worker struct {
 
 	flows   []*flowSlot // by flow number; nil or free ones are listed in free
 	free    []int32
-	ready   []int32 // flows whose host socket may be read
+	turns   turns   // flows whose host socket may be read
 	dirty   []int32 // flows that have something to say to the guest
 	late    []int32 // flows whose ACK was put off
 	lateAge int     // looks at the events since the first of them was
@@ -110,6 +110,9 @@ type Worker struct {
 	noMemory     bool // there was no page to read into
 	gone         error
 	sinceWait    int
+	spent        int // work done so far; see frameWork
+	lookedAt     int // the same when the events were last looked at
+	inside       residence
 	spinner      spinner
 
 	listeners   []listener
@@ -126,10 +129,6 @@ type Worker struct {
 const (
 	eventBatch = 64
 	frameBatch = 8
-	// linkRounds bounds the batches from the link in one iteration.
-	linkRounds = 4
-	// readFrames bounds the frames read from one host socket at once.
-	readFrames = 4
 	// spins bounds the iterations without a look at the events while there is other work.
 	spins = 4
 	// keepSlots is how many flow slots stay when there are no flows.
@@ -156,7 +155,6 @@ type flowSlot struct {
 	lent     int  // pieces that the flow borrows from the link's batch
 	bulk     bool // the last read filled a whole frame
 	inLate   bool
-	inReady  bool
 	inDirty  bool
 	answered bool
 	failures uint8 // UDP, ICMP: how often in succession reading has failed
@@ -166,6 +164,11 @@ type flowSlot struct {
 	peer  netip.AddrPort // UDP through a listener: the host peer
 	owner int32          // UDP through a listener: the listener's number, else -1
 	last  int64          // when it was last used (UDP, ICMP)
+
+	links      [listKinds]flowLink
+	readySince int64 // since when the host socket may be read, 0: it may not
+	deficit    int   // work that it may do in this turn
+	greedy     bool  // it moved a whole frame in its last one
 }
 
 type flowKind uint8
@@ -199,6 +202,7 @@ func New(c Config) (*Worker, error) {
 		iov:    make([][]byte, 0, 64),
 	}
 	w.wheel = timer.New(w.now)
+	w.inside.looked, w.inside.link = w.now, w.now
 	w.emit = w.emitWhole
 	if w.Log == nil {
 		w.Log = slog.New(slog.DiscardHandler)
@@ -242,13 +246,11 @@ func (w *Worker) Run() error {
 // Step does one iteration. It waits for events at most limit nanoseconds, without limit when that is negative, and
 // not at all while there is work left.
 func (w *Worker) Step(limit int64) {
-	if w.sinceWait >= spins || !w.busy() {
-		w.sinceWait = 0
+	if w.sinceWait >= spins || w.spent-w.lookedAt >= lookWork || !w.busy() {
+		w.sinceWait, w.lookedAt = 0, w.spent
 		w.wait(limit)
 	}
 	w.sinceWait++
-	w.now = w.Clock()
-	w.env.Now = w.now
 	w.serveInbox()
 	w.serveLink()
 	w.serveListeners()
@@ -256,6 +258,8 @@ func (w *Worker) Step(limit int64) {
 	w.serveTimers()
 	w.flush()
 	w.Queue.Flush()
+	w.mark(w.inside.looked)
+	w.tickIfNoted()
 }
 
 // busy reports whether there is work that no event will announce.
@@ -263,7 +267,7 @@ func (w *Worker) busy() bool {
 	if w.linkReadable || w.hasMail() {
 		return true
 	}
-	waits := len(w.ready) > 0 || (len(w.waiting) > 0 && w.acceptAt == 0)
+	waits := w.turns.waiting() != nil || (len(w.waiting) > 0 && w.acceptAt == 0)
 	return waits && !w.linkFull && !w.noMemory
 }
 
@@ -303,8 +307,8 @@ func (w *Worker) wait(limit int64) {
 		n = w.Host.Wait(w.events[:], timeout)
 	}
 	w.awake()
-	w.now = w.Clock()
-	w.env.Now = w.now
+	w.tick()
+	w.inside.looked = w.now
 	w.linkFull, w.noMemory = false, false
 	w.trim(n)
 	for i := range w.events[:n] {
@@ -329,7 +333,7 @@ func (w *Worker) trim(events int) {
 		w.inbox.trim()
 	}
 	if w.Stats.Flows == 0 && len(w.flows) > keepSlots {
-		w.flows, w.free, w.ready, w.dirty, w.late, w.lenders = nil, nil, nil, nil, nil, nil
+		w.flows, w.free, w.dirty, w.late, w.lenders = nil, nil, nil, nil, nil
 		w.wheel = timer.New(w.now)
 	}
 	if w.Idle != nil {
@@ -349,7 +353,9 @@ func (w *Worker) event(e *hostsock.Event) {
 	index := int32(uint32(e.Token))
 	switch e.Token >> 56 {
 	case tokenLink:
-		w.linkReadable = true
+		if !w.linkReadable {
+			w.linkReadable, w.inside.link = true, w.now
+		}
 	case tokenWake:
 		w.takeCommands() // the eventfd is not read: every write to it is an edge
 	case tokenListener:
@@ -376,7 +382,8 @@ func (w *Worker) event(e *hostsock.Event) {
 
 // serveLink takes frames from the link and gives them to the flows.
 func (w *Worker) serveLink() {
-	for round := 0; round < linkRounds && w.linkReadable; round++ {
+	for end := w.spent + linkWork; w.spent < end && w.linkReadable; {
+		began := w.now
 		n, err := w.Queue.Receive(w.frames[:])
 		if err != nil {
 			w.gone = err
@@ -386,11 +393,18 @@ func (w *Worker) serveLink() {
 		if n < len(w.frames) {
 			w.linkReadable = false
 		}
+		if n == 0 {
+			return
+		}
 		for i := range w.frames[:n] {
 			w.frame(&w.frames[i])
 		}
 		w.settleAll()
 		w.flush()
+		w.mark(w.inside.link)
+		w.tick()
+		w.Stats.Residence.FromGuest.Add(w.now-w.inside.link, uint64(n))
+		w.inside.link = began
 	}
 }
 
@@ -398,6 +412,7 @@ func (w *Worker) serveLink() {
 func (w *Worker) frame(f *packet.Frame) {
 	w.Stats.RxFrames++
 	w.Stats.RxBytes += uint64(f.Len)
+	w.spent += f.Len + frameWork
 	if w.Capture != nil {
 		w.Capture(FromGuest, &f.Hdr, f.Bufs)
 	}
@@ -425,42 +440,6 @@ func (w *Worker) dispatch() {
 		w.udpInput()
 	default:
 		w.icmpInput()
-	}
-}
-
-// serveReady reads from the host sockets that have data, a few frames each, in turn.
-func (w *Worker) serveReady() {
-	n := len(w.ready)
-	for i := 0; i < n && !w.linkFull && !w.noMemory; i++ {
-		f := w.flows[w.ready[i]]
-		f.inReady = false
-		again := false
-		switch f.kind {
-		case tcpFlow:
-			again = w.tcpRead(f)
-		case udpFlow:
-			again = w.udpRead(f)
-		case icmpFlow:
-			again = w.icmpRead(f)
-		}
-		w.ready[i] = -1
-		if again {
-			w.makeReady(f)
-		}
-	}
-	kept := w.ready[:0]
-	for _, i := range w.ready {
-		if i >= 0 {
-			kept = append(kept, i)
-		}
-	}
-	w.ready = kept
-}
-
-func (w *Worker) makeReady(f *flowSlot) {
-	if !f.inReady && f.readable {
-		f.inReady = true
-		w.ready = append(w.ready, f.index)
 	}
 }
 
@@ -526,7 +505,7 @@ func (w *Worker) newFlow(kind flowKind, key flow.Key) *flowSlot {
 		}
 		w.flows = append(w.flows, f)
 	}
-	*f = flowSlot{kind: kind, gen: f.gen + 1, index: f.index, key: key, fd: -1, owner: -1, inDirty: f.inDirty, inReady: f.inReady, inLate: f.inLate}
+	*f = flowSlot{kind: kind, gen: f.gen + 1, index: f.index, key: key, fd: -1, owner: -1, inDirty: f.inDirty, inLate: f.inLate}
 	w.levels(kind, 1)
 	if w.talks {
 		w.logOpened(f)
@@ -543,8 +522,9 @@ func (w *Worker) dropFlow(f *flowSlot) {
 	w.table.Delete(&f.key)
 	w.unclaim(&f.key)
 	w.wheel.Stop(f.index)
+	f.leave(byTurn)
 	f.kind, f.fd = freeSlot, -1
-	f.readable = false
+	f.readable, f.readySince = false, 0
 	w.free = append(w.free, f.index)
 }
 
