@@ -250,11 +250,13 @@ func (m *model) finish() {
 	m.pump()
 	for _, c := range m.tcp {
 		c.quiet = false
+		if c.s != nil && !c.s.Closed() { // after both ends even a reset leaves what is held to the host
+			c.s.SetSpace(hosttest.Unlimited)
+		}
 		if c.over() {
 			continue
 		}
 		if c.s != nil && !c.s.Closed() {
-			c.s.SetSpace(hosttest.Unlimited)
 			c.s.Establish()
 			c.s.End()
 			c.hostEnded = true
