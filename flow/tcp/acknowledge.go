@@ -5,9 +5,9 @@ import "github.com/vasta-net/vasta/stats"
 // acknowledge processes the acknowledgement, the SACK blocks and the window of s, and reports whether s is to be processed further.
 func (c *Conn) acknowledge(env *Env, s *Segment, off int64) bool {
 	ack := c.ourOff(s.Ack)
-	if ack > c.nxt || ack < c.una-c.flightCap(env) {
+	if ack > c.nxt || ack < c.una-c.maxWindow { // RFC 5961, 5.2
 		env.Stats.Drop(stats.TCPBadAck)
-		c.set(ackNow)
+		c.challenge(env)
 		return false
 	}
 	if ack < c.una {
@@ -28,6 +28,7 @@ func (c *Conn) acknowledge(env *Env, s *Segment, off int64) bool {
 	}
 	if c.wl1 < off || (c.wl1 == off && c.wl2 <= ack) {
 		c.guestEdge, c.wl1, c.wl2 = wnd, off, ack
+		c.maxWindow = max(c.maxWindow, wnd-ack)
 		if wnd > c.una {
 			c.persists = 0
 		}
@@ -47,9 +48,6 @@ func (c *Conn) acknowledgeSyn(env *Env, s *Segment) {
 		c.cc.cwnd = c.cc.mss
 	}
 }
-
-// flightCap is how far back an acknowledgement may lie and still be a late one (RFC 5961, 5.2).
-func (c *Conn) flightCap(env *Env) int64 { return env.MaxFlight + 65536 }
 
 func (c *Conn) newAck(env *Env, s *Segment, ack int64, e *ackEvent) {
 	e.acked = ack - c.una
@@ -104,7 +102,7 @@ func (c *Conn) takeBlocks(env *Env, s *Segment, e *ackEvent) {
 			continue
 		}
 		if i == 0 && c.isDuplicate(v, s) {
-			if v.from >= c.una-c.flightCap(env) {
+			if v.from >= c.una-c.maxWindow {
 				c.takeDuplicate(env, v.from, v.to, e)
 			}
 			continue

@@ -81,6 +81,43 @@ func TestSynWhenOpen(t *testing.T) {
 	s.finish()
 }
 
+// A connection answers what may be forged ten times in five seconds, whatever it is; what the guest sends until it is acknowledged it
+// always answers (RFC 5961, 7).
+func TestChallengeLimit(t *testing.T) {
+	w := roomyWorld(t)
+	g := fullGuest
+	g.total = 10000
+	s := w.open(largeConfig, g)
+	w.env.Now += 10e9
+	s.in(ACK, 1, 1000)
+	s.take()
+	forged := []func(*Segment){
+		func(seg *Segment) { seg.Flags, seg.Seq = RST, seg.Seq+1 },
+		func(seg *Segment) { seg.Flags = SYN },
+		func(seg *Segment) { seg.Ack++ },
+		func(seg *Segment) { seg.TSVal -= 1 << 30 },
+		func(seg *Segment) { seg.Seq += 1 << 24 },
+		func(seg *Segment) { seg.Seq-- },
+	}
+	for round := range 2 {
+		acks := 0
+		for i := range 5 * len(forged) {
+			seg := s.guest.segment(ACK, 1001, 0)
+			forged[i%len(forged)](&seg)
+			s.input(&seg)
+			s.output()
+			acks += len(s.take())
+		}
+		if acks != challengeLimit {
+			t.Errorf("round %d: %d answers, want %d", round, acks, challengeLimit)
+		}
+		s.in(ACK, 1, 1000)
+		s.want("ACK", s.one("data that came twice"), ACK, 1, 1, 1001)
+		w.env.Now += challengePeriod
+	}
+	s.finish()
+}
+
 // A guest that lost its socket answers with what it was told last, which may be behind what has arrived since.
 func TestGuestResetBehind(t *testing.T) {
 	w := roomyWorld(t)

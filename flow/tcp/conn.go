@@ -76,6 +76,7 @@ type Env struct {
 	MaxFlight int64 // cap of what one connection keeps for retransmission, bytes
 	KeepIdle  int64 // nanoseconds without a segment before the guest is probed
 	IdleLimit int64 // nanoseconds without data, either way, before a connection is given up; 0 for never
+	GapACKs   int   // duplicate ACKs for the first segment behind a gap: 3 where the link keeps the order of frames, else 1 (see gap.go)
 
 	// Lazy has Output leave out an ACK that carries no data, as long as the guest has a quarter of its window left or more. The
 	// worker sets it while there is reason to think that data to carry it, or more to acknowledge, comes soon; it calls Output
@@ -121,12 +122,16 @@ type Conn struct {
 	hold      hold
 	ooo       []interval // arrived beyond rcvNxt, ascending, disjoint
 	lastOOO   int64      // where the newest of them begins
+	gapAt     int64      // where the gap begins for which duplicate ACKs were last due
+	gapACKs   int        // how many of them are still to be sent
+	twice     interval   // what has arrived twice, to be told once
 	borrow    [][]byte
 	borrowLen int
 
 	// Host → guest.
 	una, nxt  int64
 	guestEdge int64
+	maxWindow int64 // the widest window that the guest has told
 	wl1, wl2  int64
 	sndScale  uint8
 	mss       int
@@ -158,6 +163,8 @@ type Conn struct {
 	retries      uint8  // retransmission timeouts since the last progress
 	persists     uint8  // probes of a closed window since it was open
 	probes       uint8  // keepalive probes since the guest was last heard
+	challenges   uint8  // ACKs in answer to what may be forged, since challengedAt
+	challengedAt int64
 	stray        uint32 // what an unacceptable answer to our SYN acknowledged
 }
 
@@ -244,6 +251,7 @@ func (c *Conn) takeSyn(env *Env, s *Segment) {
 	if s.Flags&ACK != 0 {
 		c.guestEdge++
 	}
+	c.maxWindow = int64(s.Window)
 	c.heard = env.Now
 }
 

@@ -90,6 +90,7 @@ func (c *Conn) inputSynReceived(env *Env, s *Segment) bool {
 	}
 	c.opened(env, s)
 	c.guestEdge = 1 + int64(s.Window)<<c.sndScale
+	c.maxWindow = max(c.maxWindow, c.guestEdge-1)
 	return true
 }
 
@@ -110,7 +111,7 @@ func (c *Conn) inputOpen(env *Env, s *Segment) {
 	}
 	if c.isStale(env, s) {
 		env.Stats.Drop(stats.TCPPAWS)
-		c.set(ackNow)
+		c.answerOld(env, s)
 		return
 	}
 	if !c.inWindow(off, end) {
@@ -119,7 +120,7 @@ func (c *Conn) inputOpen(env *Env, s *Segment) {
 	}
 	if s.Flags&SYN != 0 { // RFC 5961, 4.2
 		env.Stats.Drop(stats.TCPOutOfWindow)
-		c.set(ackNow)
+		c.challenge(env)
 		return
 	}
 	if s.Flags&ACK == 0 {
@@ -149,19 +150,46 @@ func (c *Conn) inputReset(env *Env, off int64) {
 	}
 	env.Stats.Drop(stats.TCPBadReset)
 	if c.inWindow(off, off) {
+		c.challenge(env)
+	}
+}
+
+// challenge asks for an ACK in answer to what may be forged: who is there really answers that in turn (RFC 5961, 3.2, 4.2, 5.2). A
+// connection has challengeLimit of them in challengePeriod (RFC 5961, 7), so that neither forged segments nor two ends that have lost
+// each other's state keep the link busy.
+func (c *Conn) challenge(env *Env) {
+	if env.Now-c.challengedAt >= challengePeriod {
+		c.challengedAt, c.challenges = env.Now, 0
+	}
+	if c.challenges < challengeLimit {
+		c.challenges++
 		c.set(ackNow)
+	}
+}
+
+const (
+	challengeLimit  = 10
+	challengePeriod = 5000 * millisecond
+)
+
+// answerOld answers a segment that is not acceptable: always when the guest may send it until it is acknowledged.
+func (c *Conn) answerOld(env *Env, s *Segment) {
+	if s.Len > 0 || s.Flags&FIN != 0 {
+		c.set(ackNow)
+	} else {
+		c.challenge(env)
 	}
 }
 
 // inputUnacceptable answers a segment outside the window with an ACK (RFC 9293, 3.10.7.4): a duplicate, a keepalive, a probe of
 // a closed window. What an old one or a probe acknowledges counts all the same.
 func (c *Conn) inputUnacceptable(env *Env, s *Segment, off int64) {
-	c.set(ackNow)
+	c.answerOld(env, s)
 	switch {
 	case off > c.edge:
 		env.Stats.Drop(stats.TCPOutOfWindow)
 	case off < c.rcvNxt && s.Len > 0:
-		env.Stats.TCPDuplicate++
+		c.cameTwice(env, off, off+int64(s.Len))
 	}
 	if off <= c.rcvNxt && s.Flags&(ACK|SYN) == ACK {
 		c.acknowledge(env, s, off)

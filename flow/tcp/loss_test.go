@@ -64,8 +64,8 @@ func TestSackBlocks(t *testing.T) {
 		{2001, 100, []block{{2001, 2101}, {1001, 1101}, {3001, 3101}}},
 		{4001, 100, []block{{4001, 4101}, {1001, 1101}, {2001, 2101}}},
 		{1101, 50, []block{{1001, 1151}, {2001, 2101}, {3001, 3101}}},  // adjoins
-		{2951, 300, []block{{2951, 3251}, {1001, 1151}, {2001, 2101}}}, // covers
-		{1951, 1100, []block{{1951, 3251}, {1001, 1151}, {4001, 4101}}},
+		{2951, 300, []block{{3001, 3101}, {2951, 3251}, {1001, 1151}}}, // covers, and so repeats
+		{1951, 1100, []block{{2001, 2101}, {1951, 3251}, {1001, 1151}}},
 		{1, 1000, []block{{1951, 3251}, {4001, 4101}}}, // the first hole is filled: 1151 is next
 		{1151, 800, []block{{4001, 4101}}},
 		{3251, 750, nil},
@@ -272,7 +272,7 @@ func TestUnacceptableAck(t *testing.T) {
 	s := w.open(largeConfig, g)
 	s.says(1000)
 	s.take()
-	for _, off := range []int64{1002, 1 << 30, -(8 << 20)} {
+	for _, off := range []int64{1002, 1 << 30, -(8 << 20), -(1 << 20)} { // the guest's window was a MiB at most
 		seg := s.guest.segment(ACK, 1, 100)
 		seg.Ack = largeConfig.ISS + uint32(off)
 		s.input(&seg)

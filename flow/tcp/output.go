@@ -138,7 +138,7 @@ func (c *Conn) sendOpen(env *Env, snd Sender) bool {
 		c.unset(probeDue)
 	}
 	if c.ackDue(env) {
-		return c.sendEmpty(env, snd, c.nxt)
+		return c.sendACK(env, snd)
 	}
 	return true
 }
@@ -251,8 +251,8 @@ func (c *Conn) sendData(env *Env, snd Sender, off, end int64) (int64, bool) {
 func (c *Conn) sendEmpty(env *Env, snd Sender, off int64) bool {
 	o := &env.out
 	c.begin(env, o, off)
-	if c.has(useSACK) && len(c.ooo) > 0 {
-		c.addSACK(o)
+	if c.blocksDue() {
+		c.addSACK(o, c.guestOff(o.Ack))
 	}
 	if !snd.SendTCP(c, o) {
 		return false
@@ -274,10 +274,11 @@ func (c *Conn) begin(env *Env, o *Out, off int64) {
 // told notes what a sent segment acknowledged.
 func (c *Conn) told(o *Out) {
 	c.acked = c.guestOff(o.Ack)
-	if o.Len > 0 && c.has(useSACK) && len(c.ooo) > 0 {
+	if o.Len > 0 && c.blocksDue() {
 		return // data leaves no room for SACK blocks, and is no duplicate ACK: one follows
 	}
 	c.unset(ackNow | ackSoon)
+	c.twice = interval{}
 }
 
 // finish closes the connection when both directions have ended and everything is acknowledged.

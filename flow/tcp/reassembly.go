@@ -19,14 +19,14 @@ func (c *Conn) payload(env *Env, s *Segment, off, end int64) {
 	}
 	next := c.rcvNxt + int64(c.borrowLen)
 	from, to := max(off, next), min(end, c.edge)
+	if off < min(end, next) {
+		c.cameTwice(env, off, min(end, next))
+	}
 	if to <= from {
 		if s.Len > 0 {
 			c.set(ackNow)
 		}
 		return
-	}
-	if off < from {
-		env.Stats.TCPDuplicate++
 	}
 	pieces := trim(s.Payload, int(from-off), int(to-from))
 	if from > next {
@@ -70,9 +70,11 @@ func trim(pieces [][]byte, skip, n int) [][]byte {
 
 // outOfOrder holds [from, to), which lies beyond a hole, and asks for an ACK at once.
 func (c *Conn) outOfOrder(env *Env, pieces [][]byte, from, to int64) {
-	env.Stats.TCPOutOfOrder++
-	c.set(ackNow)
+	c.behindGap(env)
 	lo, hi := c.touching(from, to)
+	if lo < hi && from < c.ooo[lo].to && c.ooo[lo].from < to {
+		c.cameTwice(env, max(from, c.ooo[lo].from), min(to, c.ooo[lo].to))
+	}
 	if lo == hi && len(c.ooo) == maxOOO {
 		env.Stats.Drop(stats.TCPOutOfOrderFull)
 		return

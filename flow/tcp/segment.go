@@ -31,8 +31,8 @@ const (
 
 	// timesLen is what timestamps cost in every segment, with padding.
 	timesLen = 12
-	// maxSACK is how many SACK blocks fit beside timestamps.
-	maxSACK = 3
+	// maxSACK is how many SACK blocks fit into a segment; beside timestamps it is one less.
+	maxSACK = 4
 )
 
 // Default MSS when the peer names none (RFC 9293, 3.7.1).

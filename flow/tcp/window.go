@@ -1,7 +1,5 @@
 package tcp
 
-import "encoding/binary"
-
 // ackDue reports whether an ACK without data is worth a segment now.
 func (c *Conn) ackDue(env *Env) bool {
 	if c.has(ackNow) || c.has(ackSoon) && (!env.Lazy || c.rcvNxt-c.acked >= c.target/4) {
@@ -76,27 +74,5 @@ func (c *Conn) growTarget(env *Env) {
 	c.grown = c.rcvNxt
 	if c.target < env.Budget.room() {
 		c.target = min(2*c.target, env.MaxWindow)
-	}
-}
-
-func (c *Conn) addSACK(o *Out) {
-	first := 0
-	for i := range c.ooo {
-		if c.ooo[i].from <= c.lastOOO && c.lastOOO < c.ooo[i].to {
-			first = i
-		}
-	}
-	n := min(len(c.ooo), maxSACK)
-	o.addOption(optNop, optNop, optSACK, byte(2+8*n))
-	for i := range n { // RFC 2018, 4: the block that holds the newest segment comes first
-		k := i
-		if i == 0 {
-			k = first
-		} else if i <= first {
-			k = i - 1
-		}
-		binary.BigEndian.PutUint32(o.Options[o.OptLen:], c.guestSeq(c.ooo[k].from))
-		binary.BigEndian.PutUint32(o.Options[o.OptLen+4:], c.guestSeq(c.ooo[k].to))
-		o.OptLen += 8
 	}
 }
