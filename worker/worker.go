@@ -211,6 +211,10 @@ func New(c Config) (*Worker, error) {
 	w.env = tcp.Env{
 		Hold: c.Hold, Send: c.Send, Budget: &tcp.Budget{Limit: c.Budget}, Stats: c.Stats,
 		MaxWindow: c.MaxWindow, MaxFlight: c.MaxFlight, Lazy: true, KeepIdle: c.KeepIdle, IdleLimit: c.IdleLimit, Now: w.now,
+		GapACKs: 3,
+	}
+	if c.Group != nil {
+		w.env.GapACKs = 1 // frames of a flow come by way of another worker for a moment, and so in another order
 	}
 	c.Stats.Budget = uint64(c.Budget)
 	w.pingRefused = new(atomic.Bool)

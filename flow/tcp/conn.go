@@ -157,13 +157,13 @@ type Conn struct {
 	tailAt       int64 // tail loss probe
 	reorderAt    int64 // end of the reordering window
 	probeAt      int64
-	heard        int64  // when the guest was last heard
-	probedAt     int64  // when the last keepalive probe was sent
-	carried      int64  // when data was last carried, either way
-	retries      uint8  // retransmission timeouts since the last progress
-	persists     uint8  // probes of a closed window since it was open
-	probes       uint8  // keepalive probes since the guest was last heard
-	challenges   uint8  // ACKs in answer to what may be forged, since challengedAt
+	heard        int64 // when the guest was last heard
+	probedAt     int64 // when the last keepalive probe was sent
+	carried      int64 // when data was last carried, either way
+	retries      uint8 // retransmission timeouts since the last progress
+	persists     uint8 // probes of a closed window since it was open
+	probes       uint8 // keepalive probes since the guest was last heard
+	challenges   uint8 // ACKs in answer to what may be forged, since challengedAt
 	challengedAt int64
 	stray        uint32 // what an unacceptable answer to our SYN acknowledged
 }
