@@ -110,6 +110,7 @@ type Worker struct {
 	noMemory     bool // there was no page to read into
 	gone         error
 	sinceWait    int
+	timersWait   int // iterations for which timers have waited
 	spent        int // work done so far; see frameWork
 	lookedAt     int // the same when the events were last looked at
 	inside       residence
@@ -135,6 +136,8 @@ const (
 	keepSlots = 256
 	// trimAfter is how long nothing may happen before the memory of the load before goes back to the system.
 	trimAfter = int64(1e9)
+	// timerSteps bounds the iterations for which timers wait for the link to be empty: two full queues of a TAP.
+	timerSteps = 64
 	// retryFull is how long the worker leaves a full link, or a full pool, alone, in nanoseconds.
 	retryFull = int64(1e6)
 	// retryAccept is how long connections wait that could not be accepted for want of descriptors or memory.
@@ -255,6 +258,9 @@ func (w *Worker) Step(limit int64) {
 		w.wait(limit)
 	}
 	w.sinceWait++
+	if at, ok := w.wheel.Next(); ok && at <= w.now {
+		w.linkReadable = true // what the guest has said by now is heard before a timer tells that it has said nothing
+	}
 	w.serveInbox()
 	w.serveLink()
 	w.serveListeners()
@@ -470,7 +476,14 @@ func (w *Worker) flush() {
 	w.dirty = w.dirty[:kept]
 }
 
+// serveTimers acts on the timers that have run out. They wait for a while as long as frames do: after a time without the processor, a
+// guest's acknowledgements must not be overtaken by the timer that misses them.
 func (w *Worker) serveTimers() {
+	if w.linkReadable && w.timersWait < timerSteps {
+		w.timersWait++
+		return
+	}
+	w.timersWait = 0
 	w.wheel.Advance(w.now)
 	for {
 		id, ok := w.wheel.Pop()

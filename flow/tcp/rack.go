@@ -21,6 +21,7 @@ type rack struct {
 	// The tail loss probe.
 	probeEnd    int64 // what has to be acknowledged for the probe to have been answered, 0: none is out
 	probeResent bool  // it carried nothing new
+	doubled     uint8 // how often the margin was doubled
 }
 
 const (
@@ -34,8 +35,9 @@ const (
 	minLife = 10000 * millisecond
 
 	// probeMargin is added to two round-trip times before a tail loss probe. The guest's kernel acknowledges in microseconds, but not
-	// while one of its processes was interrupted with the socket locked: a slice of the scheduler is some milliseconds.
-	probeMargin = 10 * millisecond
+	// while a process that has its socket locked is off the processor, which is for some slices of the scheduler on a busy machine. A
+	// probe that was needless doubles the margin of its connection, up to where the retransmission timer comes first.
+	probeMargin = 20 * millisecond
 	// delayedAck is how long a guest may put off its acknowledgement (RFC 8985, 7.2: WCDelAckT).
 	delayedAck = 200 * millisecond
 )
@@ -121,7 +123,7 @@ func (c *Conn) armProbe(env *Env) {
 	if !c.has(useSACK) || c.recovery != recoveryNone || c.sb.flying == 0 || c.sb.sacked+c.sb.lost > 0 || c.rack.probeEnd != 0 || c.srtt == 0 || c.has(tailDue) {
 		return
 	}
-	wait := 2*c.srtt + probeMargin
+	wait := 2*c.srtt + probeMargin<<c.rack.doubled
 	if c.sb.flying < int64(2*c.mss) { // RFC 9293, 3.8.6.3: only the second full segment is acknowledged at once
 		wait = 2*c.srtt + delayedAck
 	}
@@ -168,7 +170,9 @@ func (c *Conn) probeAnswered(ack int64, duplicate bool, e *ackEvent) (repaired b
 		return false
 	}
 	switch {
-	case !k.probeResent, e.dsack, duplicate && e.delivered == 0: // nothing was lost: both have arrived
+	case !k.probeResent:
+	case e.dsack, duplicate && e.delivered == 0: // nothing was lost: both have arrived
+		k.doubled = min(k.doubled+1, 4)
 	case ack > k.probeEnd:
 		repaired = true
 	default:
