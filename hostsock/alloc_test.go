@@ -24,6 +24,9 @@ func TestNoAllocations(t *testing.T) {
 
 	pieces := [][]byte{make([]byte, 100), make([]byte, 1000)}
 	buf := make([]byte, 4096)
+	msgs := []hostsock.Datagram{{Bufs: pieces, TOS: 2, TTL: 9, V6: true}, {Bufs: pieces, V6: true}}
+	room := [][]byte{make([]byte, 4096)}
+	got := []hostsock.Datagram{{Bufs: room}, {Bufs: [][]byte{make([]byte, 4096)}}}
 	events := make([]hostsock.Event, 4)
 	check := func(what string, ok bool) {
 		if !ok {
@@ -44,13 +47,17 @@ func TestNoAllocations(t *testing.T) {
 			check("Recv of nothing", err == unix.EAGAIN)
 		}},
 		{"poll", func() { check("Wait", s.Wait(events, 0) == 0) }},
-		{"SendTo, RecvFrom", func() {
-			check("SendTo", s.SendTo(client, pieces, netip.AddrPort{}) == 0)
-			n, from, err := s.RecvFrom(server, buf)
-			check("RecvFrom", n == 1100 && err == 0)
-			check("the answer", s.SendTo(server, pieces, from) == 0)
-			n, _, err = s.RecvFrom(client, buf)
-			check("RecvFrom", n == 1100 && err == 0)
+		{"sendTo, RecvFrom", func() {
+			n, err := s.SendDatagrams(client, msgs)
+			check("SendDatagrams", n == len(msgs) && err == 0)
+			n, err = s.RecvDatagrams(server, got)
+			check("RecvDatagrams", n == len(msgs) && err == 0 && got[0].Len == 1100 && got[1].Len == 1100)
+			got[0].Bufs = pieces
+			n, err = s.SendDatagrams(server, got[:1])
+			got[0].Bufs = room
+			check("the answer", n == 1 && err == 0)
+			n, err = s.RecvDatagrams(client, got)
+			check("its arrival", n == 1 && err == 0)
 		}},
 		{"ConnectTCP, Abort", func() {
 			fd, err := s.ConnectTCP(hostsock.Origin{Device: "lo"}, to)

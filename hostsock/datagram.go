@@ -45,36 +45,18 @@ func (s *System) openUDP(fd int, from Origin, to netip.AddrPort, dual bool) Errn
 			return err
 		}
 	}
+	named := from.Addr
+	if to.IsValid() {
+		named = to
+	}
+	v6 := family(named.Addr()) == unix.AF_INET6
+	if err := s.receiveDetails(fd, v6, v6 && dual, to.IsValid()); err != 0 {
+		return err
+	}
 	if to.IsValid() {
 		return s.connect(fd, to)
 	}
 	return 0
-}
-
-// SendTo implements Host. More than 64 pieces are refused with EMSGSIZE: a datagram cannot be sent in parts.
-func (s *System) SendTo(fd int, bufs [][]byte, to netip.AddrPort) Errno {
-	if len(bufs) > maxPieces {
-		return unix.EMSGSIZE
-	}
-	n := 0
-	if to.IsValid() {
-		var err Errno
-		if n, err = s.addr.encode(fd, to); err != 0 {
-			return err
-		}
-	}
-	_, err := s.sendmsg(fd, bufs, n)
-	return err
-}
-
-// RecvFrom implements Host. The address is invalid for sockets that are neither IPv4 nor IPv6.
-func (s *System) RecvFrom(fd int, buf []byte) (n int, from netip.AddrPort, err Errno) {
-	s.counters.Recv++
-	n, err = recvfrom(fd, buf, &s.addr)
-	if err != 0 {
-		return 0, netip.AddrPort{}, err
-	}
-	return n, s.addr.decode(), 0
 }
 
 // OpenPing implements Host. The kernel allows it to the groups in net.ipv4.ping_group_range (EACCES otherwise), and puts

@@ -18,6 +18,21 @@ func udp(t *testing.T, s *hostsock.System, from, to netip.AddrPort, dual bool) i
 	return fd
 }
 
+// sendTo sends one datagram.
+func sendTo(h hostsock.Host, fd int, bufs [][]byte, to netip.AddrPort) hostsock.Errno {
+	_, err := h.SendDatagrams(fd, []hostsock.Datagram{{Bufs: bufs, Peer: to}})
+	return err
+}
+
+// recvFrom takes one datagram.
+func recvFrom(h hostsock.Host, fd int, buf []byte) (int, netip.AddrPort, hostsock.Errno) {
+	msgs := []hostsock.Datagram{{Bufs: [][]byte{buf}}}
+	if _, err := h.RecvDatagrams(fd, msgs); err != 0 {
+		return 0, netip.AddrPort{}, err
+	}
+	return msgs[0].Len, msgs[0].Peer, 0
+}
+
 func TestDatagramsOfAllSizes(t *testing.T) {
 	for _, at := range []netip.Addr{loopback4, loopback6} {
 		t.Run(at.String(), func(t *testing.T) {
@@ -28,31 +43,31 @@ func TestDatagramsOfAllSizes(t *testing.T) {
 			for _, size := range []int{0, 1, 1472, 65507} {
 				data := bytes.Repeat([]byte{byte(size)}, size)
 				// In three pieces, one of them empty.
-				must(t, s.SendTo(client, [][]byte{data[:size/3], nil, data[size/3:]}, netip.AddrPort{}), "SendTo")
-				n, from, err := s.RecvFrom(server, buf)
+				must(t, sendTo(s, client, [][]byte{data[:size/3], nil, data[size/3:]}, netip.AddrPort{}), "sendTo")
+				n, from, err := recvFrom(s, server, buf)
 				if err != 0 || !bytes.Equal(buf[:n], data) || from != localAddr(t, client) {
 					t.Fatalf("RecvFrom = %d bytes from %v, %v; %d were sent", n, from, err, size)
 				}
-				must(t, s.SendTo(server, [][]byte{data}, from), "SendTo the client")
-				if n, from, err = s.RecvFrom(client, buf); err != 0 || n != size || from != localAddr(t, server) {
+				must(t, sendTo(s, server, [][]byte{data}, from), "sendTo the client")
+				if n, from, err = recvFrom(s, client, buf); err != 0 || n != size || from != localAddr(t, server) {
 					t.Fatalf("RecvFrom = %d bytes from %v, %v", n, from, err)
 				}
 			}
-			if err := s.SendTo(client, [][]byte{make([]byte, 65536)}, netip.AddrPort{}); err != unix.EMSGSIZE {
+			if err := sendTo(s, client, [][]byte{make([]byte, 65536)}, netip.AddrPort{}); err != unix.EMSGSIZE {
 				t.Errorf("a datagram of 65536 bytes: %v", err)
 			}
-			if err := s.SendTo(client, make([][]byte, 65), netip.AddrPort{}); err != unix.EMSGSIZE {
+			if err := sendTo(s, client, make([][]byte, 65), netip.AddrPort{}); err != unix.EMSGSIZE {
 				t.Errorf("a datagram of 65 pieces: %v", err)
 			}
-			if _, _, err := s.RecvFrom(server, buf); err != unix.EAGAIN {
+			if _, _, err := recvFrom(s, server, buf); err != unix.EAGAIN {
 				t.Errorf("RecvFrom with nothing to read: %v", err)
 			}
 			// A datagram that is longer than the buffer is cut, says so, and is gone.
-			must(t, s.SendTo(client, [][]byte{[]byte("0123456789")}, netip.AddrPort{}), "SendTo")
-			if n, _, err := s.RecvFrom(server, buf[:4]); n != 10 || err != 0 || string(buf[:4]) != "0123" {
+			must(t, sendTo(s, client, [][]byte{[]byte("0123456789")}, netip.AddrPort{}), "sendTo")
+			if n, _, err := recvFrom(s, server, buf[:4]); n != 10 || err != 0 || string(buf[:4]) != "0123" {
 				t.Errorf("RecvFrom into 4 bytes = %d, %v", n, err)
 			}
-			if _, _, err := s.RecvFrom(server, buf); err != unix.EAGAIN {
+			if _, _, err := recvFrom(s, server, buf); err != unix.EAGAIN {
 				t.Errorf("the rest of the datagram was kept: %v", err)
 			}
 		})
@@ -67,9 +82,9 @@ func TestUDPRefused(t *testing.T) {
 		to := localAddr(t, gone)
 		s.Close(gone)
 		c := udp(t, s, netip.AddrPort{}, to, false)
-		must(t, s.SendTo(c, [][]byte{{1}}, netip.AddrPort{}), "SendTo")
+		must(t, sendTo(s, c, [][]byte{{1}}, netip.AddrPort{}), "sendTo")
 		ready(t, s, c, func(e hostsock.Event) bool { return e.Error })
-		if _, _, err := s.RecvFrom(c, make([]byte, 8)); err != unix.ECONNREFUSED {
+		if _, _, err := recvFrom(s, c, make([]byte, 8)); err != unix.ECONNREFUSED {
 			t.Errorf("RecvFrom after the ICMP error from %v: %v", to, err)
 		}
 	}
@@ -85,8 +100,8 @@ func TestUDPFlowsShareAPort(t *testing.T) {
 	cb := udp(t, s, port, netip.MustParseAddrPort("127.0.0.1:9002"), false)
 	buf := make([]byte, 8)
 	for server, client := range map[int]int{a: ca, b: cb} {
-		must(t, s.SendTo(server, [][]byte{{byte(server)}}, port), "SendTo")
-		if n, _, err := s.RecvFrom(client, buf); n != 1 || err != 0 || buf[0] != byte(server) {
+		must(t, sendTo(s, server, [][]byte{{byte(server)}}, port), "sendTo")
+		if n, _, err := recvFrom(s, client, buf); n != 1 || err != 0 || buf[0] != byte(server) {
 			t.Errorf("RecvFrom = %d, %v", n, err)
 		}
 	}
@@ -105,18 +120,18 @@ func TestUDPDualStack(t *testing.T) {
 	for _, at := range []string{"127.0.0.1:9000", "[::1]:9000", "[::ffff:127.0.0.1]:9000"} {
 		to := netip.MustParseAddrPort(at)
 		c := udp(t, s, netip.AddrPort{}, to, false)
-		must(t, s.SendTo(c, [][]byte{{1}}, netip.AddrPort{}), "SendTo "+at)
-		n, from, err := s.RecvFrom(both, buf)
+		must(t, sendTo(s, c, [][]byte{{1}}, netip.AddrPort{}), "sendTo "+at)
+		n, from, err := recvFrom(s, both, buf)
 		if n != 1 || err != 0 || from != localAddr(t, c) || from.Addr().Is4In6() {
 			t.Fatalf("%s: RecvFrom = %d from %v, %v", at, n, from, err)
 		}
-		must(t, s.SendTo(both, [][]byte{{2, 3}}, from), "the answer to "+at)
-		if n, from, err = s.RecvFrom(c, buf); n != 2 || err != 0 || from != netip.AddrPortFrom(to.Addr().Unmap(), 9000) {
+		must(t, sendTo(s, both, [][]byte{{2, 3}}, from), "the answer to "+at)
+		if n, from, err = recvFrom(s, c, buf); n != 2 || err != 0 || from != netip.AddrPortFrom(to.Addr().Unmap(), 9000) {
 			t.Errorf("%s: the answer = %d from %v, %v", at, n, from, err)
 		}
 	}
 	alone := udp(t, s, netip.MustParseAddrPort("[::]:9100"), netip.AddrPort{}, false)
-	if err := s.SendTo(alone, [][]byte{{1}}, netip.MustParseAddrPort("127.0.0.1:9000")); err != unix.ENETUNREACH {
+	if err := sendTo(s, alone, [][]byte{{1}}, netip.MustParseAddrPort("127.0.0.1:9000")); err != unix.ENETUNREACH {
 		t.Errorf("IPv4 from an IPv6 socket: %v", err)
 	}
 }
@@ -154,8 +169,8 @@ func TestUDPErrors(t *testing.T) {
 		netip.MustParseAddrPort("[::1]:53"):   unix.EAFNOSUPPORT,
 		netip.MustParseAddrPort("[::1%x]:53"): unix.ENODEV,
 	} {
-		if err := s.SendTo(fd, [][]byte{{1}}, to); err != want {
-			t.Errorf("SendTo %v: %v, want %v", to, err, want)
+		if err := sendTo(s, fd, [][]byte{{1}}, to); err != want {
+			t.Errorf("sendTo %v: %v, want %v", to, err, want)
 		}
 	}
 }
@@ -166,15 +181,15 @@ func TestLinkLocalZones(t *testing.T) {
 	s := newSystem(t)
 	server := udp(t, s, netip.MustParseAddrPort("[fe80::1%lo]:9000"), netip.AddrPort{}, false)
 	client := udp(t, s, netip.AddrPort{}, netip.MustParseAddrPort("[fe80::1%lo]:9000"), false)
-	must(t, s.SendTo(client, [][]byte{{1}}, netip.AddrPort{}), "SendTo")
+	must(t, sendTo(s, client, [][]byte{{1}}, netip.AddrPort{}), "sendTo")
 	ready(t, s, server, isIn)
-	n, from, err := s.RecvFrom(server, make([]byte, 8))
+	n, from, err := recvFrom(s, server, make([]byte, 8))
 	if n != 1 || err != 0 || from.Addr().Zone() == "" {
 		t.Fatalf("RecvFrom = %d from %v, %v; want a zone", n, from, err)
 	}
-	must(t, s.SendTo(server, [][]byte{{1}}, from), "SendTo with a numeric zone")
+	must(t, sendTo(s, server, [][]byte{{1}}, from), "sendTo with a numeric zone")
 	ready(t, s, client, isIn)
-	if n, _, err = s.RecvFrom(client, make([]byte, 8)); n != 1 || err != 0 {
+	if n, _, err = recvFrom(s, client, make([]byte, 8)); n != 1 || err != 0 {
 		t.Errorf("the answer = %d, %v", n, err)
 	}
 }

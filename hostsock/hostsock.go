@@ -65,11 +65,12 @@ type Host interface {
 
 	// OpenUDP opens a UDP socket bound to from, if that is valid, and connected to to, if that is valid.
 	OpenUDP(from Origin, to netip.AddrPort, dual bool) (fd int, err Errno)
-	// SendTo sends one datagram made of the pieces, to the connected peer when to is invalid.
-	SendTo(fd int, bufs [][]byte, to netip.AddrPort) Errno
-	// RecvFrom takes one datagram into buf. A longer datagram is cut and reported with its real length n > len(buf).
-	// A pending ICMP error is returned as its errno (ECONNREFUSED and the like).
-	RecvFrom(fd int, buf []byte) (n int, from netip.AddrPort, err Errno)
+	// SendDatagrams sends messages in order, as one system call, and returns how many of the first were taken: fewer than there are
+	// without an error when only the next call can tell why. An error stands for the first message; nothing was sent then.
+	SendDatagrams(fd int, msgs []Datagram) (n int, err Errno)
+	// RecvDatagrams takes what waits, as one system call, and returns how many messages were filled in. A pending ICMP error is
+	// returned as its errno (ECONNREFUSED and the like).
+	RecvDatagrams(fd int, msgs []Datagram) (n int, err Errno)
 
 	// OpenPing opens an ICMP or ICMPv6 echo socket ("ping socket") with the given echo identifier, 0 for any, connected to
 	// to. Send and Recv then carry ICMP messages from the type byte on.

@@ -8,7 +8,11 @@ import (
 
 // Send implements Host.
 func (s *System) Send(fd int, bufs [][]byte) (int, Errno) {
-	return s.sendmsg(fd, bufs, 0)
+	s.counters.Send++
+	n := fillIovec(s.iov[:], bufs)
+	sent, err := sendmsg(fd, &s.msg, s.iov[:n])
+	clear(s.iov[:n])
+	return sent, err
 }
 
 // Recv implements Host. No room at all is refused with EINVAL: the answer would look like the end of the stream.
@@ -43,15 +47,6 @@ func (s *System) Abort(fd int) {
 func (s *System) Close(fd int) {
 	s.counters.Socket++
 	closeFd(fd)
-}
-
-// sendmsg sends the first 64 pieces, to the first addrLen bytes of s.addr when that is not 0.
-func (s *System) sendmsg(fd int, bufs [][]byte, addrLen int) (int, Errno) {
-	s.counters.Send++
-	n := fillIovec(s.iov[:], bufs)
-	sent, err := sendmsg(fd, &s.msg, s.iov[:n], s.addr[:addrLen])
-	clear(s.iov[:n])
-	return sent, err
 }
 
 func (s *System) socket(domain, kind, proto int) (int, Errno) {

@@ -46,12 +46,9 @@ func fillIovec(iov []unix.Iovec, bufs [][]byte) int {
 	return n
 }
 
-// sendmsg sends what iov describes, to addr if that is not empty. msg is scratch memory.
-func sendmsg(fd int, msg *unix.Msghdr, iov []unix.Iovec, addr []byte) (int, Errno) {
+// sendmsg sends what iov describes. msg is scratch memory.
+func sendmsg(fd int, msg *unix.Msghdr, iov []unix.Iovec) (int, Errno) {
 	msg.Name, msg.Namelen = nil, 0
-	if len(addr) != 0 {
-		msg.Name, msg.Namelen = unsafe.SliceData(addr), uint32(len(addr))
-	}
 	msg.Iov = unsafe.SliceData(iov)
 	msg.SetIovlen(len(iov))
 	n, _, err := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(msg)),
@@ -82,18 +79,6 @@ func recvmsg(fd int, msg *unix.Msghdr, iov []unix.Iovec) (int, Errno) {
 		return 0, err
 	}
 	return int(n), 0
-}
-
-// recvfrom takes one datagram and returns its real length, also when buf is shorter (MSG_TRUNC: on a stream
-// socket that flag would throw data away).
-func recvfrom(fd int, buf []byte, from *sockaddr) (int, Errno) {
-	n := uint32(len(from))
-	got, _, err := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(buf))),
-		uintptr(len(buf)), unix.MSG_DONTWAIT|unix.MSG_TRUNC, uintptr(unsafe.Pointer(from)), uintptr(unsafe.Pointer(&n)))
-	if err != 0 {
-		return 0, err
-	}
-	return int(got), 0
 }
 
 func socket(domain, kind, proto int) (int, Errno) {

@@ -11,14 +11,14 @@ import (
 // maxEvents is how many readiness reports one Wait takes from the kernel at most.
 const maxEvents = 256
 
-// maxPieces is how many pieces of memory one Send or SendTo hands to the kernel at most.
+// maxPieces is how many pieces of memory one Send or SendDatagrams hands to the kernel at most.
 const maxPieces = 64
 
 // Counters are the system calls a System has made so far.
 type Counters struct {
 	Wait   uint64 // epoll_pwait
-	Send   uint64 // sendmsg
-	Recv   uint64 // recvfrom
+	Send   uint64 // sendmsg, sendmmsg
+	Recv   uint64 // recvfrom, recvmsg, recvmmsg
 	Socket uint64 // everything else: opening, options, accepting, shutting down, closing
 }
 
@@ -35,6 +35,8 @@ type System struct {
 	iov   [maxPieces]unix.Iovec // cleared after each call: it must not keep the caller's memory alive
 	msg   unix.Msghdr
 	addr  sockaddr // where addresses go to and come from the kernel
+
+	messages messages
 }
 
 var _ Host = (*System)(nil)

@@ -12,6 +12,9 @@ import (
 // maxPieces is how many pieces one Send takes, as hostsock.Host says.
 const maxPieces = 64
 
+// maxSegments is how many datagrams one message stands for at most, as hostsock.Datagram says.
+const maxSegments = 64
+
 // maxDatagram is the longest UDP datagram over IPv4, in bytes.
 const maxDatagram = 65507
 
@@ -175,7 +178,7 @@ func (h *Host) Send(fd int, bufs [][]byte) (int, hostsock.Errno) {
 	if asked > 0 && len(data) == 0 {
 		return 0, unix.EAGAIN
 	}
-	s.record(data, netip.AddrPort{})
+	s.record(data, &hostsock.Datagram{})
 	return len(data), 0
 }
 
@@ -268,18 +271,39 @@ func (h *Host) OpenUDP(from hostsock.Origin, to netip.AddrPort, dual bool) (int,
 	return h.open(s, from)
 }
 
-// SendTo implements hostsock.Host. A socket without enough space for the whole datagram takes nothing.
-func (h *Host) SendTo(fd int, bufs [][]byte, to netip.AddrPort) hostsock.Errno {
-	s, err := h.begin(SendTo, fd, UDP)
+// SendDatagrams implements hostsock.Host. A socket without enough space for a whole datagram takes no more. What stands for several is
+// recorded as these.
+func (h *Host) SendDatagrams(fd int, msgs []hostsock.Datagram) (int, hostsock.Errno) {
+	s, err := h.begin(SendDatagrams, fd, UDP)
 	if err != 0 {
-		return err
+		return 0, err
 	}
-	data := slices.Concat(bufs...)
+	n := 0
+	for n < min(len(msgs), hostsock.MaxDatagrams) {
+		if err = s.sendDatagram(&msgs[n]); err != 0 {
+			break
+		}
+		n++
+	}
+	if n > 0 {
+		return n, 0 // why there are not more, the next call tells
+	}
+	return 0, err
+}
+
+// sendDatagram sends one message.
+func (s *Socket) sendDatagram(d *hostsock.Datagram) hostsock.Errno {
+	data := slices.Concat(d.Bufs...)
+	step := len(data)
 	switch {
-	case len(bufs) > maxPieces || len(data) > maxDatagram:
+	case len(d.Bufs) > maxPieces || len(data) > maxDatagram:
 		return unix.EMSGSIZE
-	case !to.IsValid() && !s.Peer.IsValid():
+	case !d.Peer.IsValid() && !s.Peer.IsValid():
 		return unix.EDESTADDRREQ
+	case d.Segment > 0 && (s.NoSegments || len(data) > maxSegments*d.Segment):
+		return unix.EINVAL
+	case d.Segment > 0:
+		step = d.Segment
 	}
 	if err := s.sendError(); err != 0 {
 		return err
@@ -288,17 +312,44 @@ func (h *Host) SendTo(fd int, bufs [][]byte, to netip.AddrPort) hostsock.Errno {
 		s.wantSpace = true
 		return unix.EAGAIN
 	}
-	s.record(data, to)
-	return 0
+	for {
+		k := min(step, len(data))
+		s.record(data[:k], d)
+		if data = data[k:]; len(data) == 0 {
+			return 0
+		}
+	}
 }
 
-// RecvFrom implements hostsock.Host.
-func (h *Host) RecvFrom(fd int, buf []byte) (int, netip.AddrPort, hostsock.Errno) {
-	s, err := h.begin(RecvFrom, fd, UDP)
+// RecvDatagrams implements hostsock.Host.
+func (h *Host) RecvDatagrams(fd int, msgs []hostsock.Datagram) (int, hostsock.Errno) {
+	s, err := h.begin(RecvDatagrams, fd, UDP)
 	if err != 0 {
-		return 0, netip.AddrPort{}, err
+		return 0, err
 	}
-	return s.takeMessage(buf)
+	if len(msgs) == 0 {
+		return 0, unix.EINVAL
+	}
+	if err := s.takeError(); err != 0 {
+		return 0, err
+	}
+	n := 0
+	for n < min(len(msgs), hostsock.MaxDatagrams) && len(s.messages) > 0 {
+		m := s.messages[0]
+		s.messages = s.messages[1:]
+		d := &msgs[n]
+		d.Peer, d.Local, d.Segment, d.TOS, d.TTL = m.from, m.to, m.segment, m.tos, m.ttl
+		d.Len = len(m.data)
+		rest := m.data
+		for _, b := range d.Bufs {
+			rest = rest[copy(b, rest):]
+		}
+		n++
+	}
+	if n == 0 {
+		return 0, unix.EAGAIN
+	}
+	return n, 0
 }
 
 // takeMessage copies one message into buf and answers its real length; a pending error comes first.

@@ -42,14 +42,14 @@ const (
 	Recv
 	ShutdownWrite
 	OpenUDP
-	SendTo
-	RecvFrom
+	SendDatagrams
+	RecvDatagrams
 	OpenPing
 	numOps
 )
 
 var opNames = [numOps]string{"Watch", "Wait", "ConnectTCP", "ConnectResult", "ListenTCP", "Accept", "Send", "Recv",
-	"ShutdownWrite", "OpenUDP", "SendTo", "RecvFrom", "OpenPing"}
+	"ShutdownWrite", "OpenUDP", "SendDatagrams", "RecvDatagrams", "OpenPing"}
 
 // String is the method's name.
 func (op Op) String() string { return opNames[op] }

@@ -236,7 +236,7 @@ func (s *story) send(data string) {
 }
 
 func (s *story) sendTo(data string) {
-	s.note("sendto: %v", s.h.SendTo(s.fd, [][]byte{[]byte(data)}, netip.AddrPort{}))
+	s.note("sendto: %v", sendTo(s.h, s.fd, [][]byte{[]byte(data)}, netip.AddrPort{}))
 }
 
 func (s *story) recv(room int) {
@@ -247,7 +247,7 @@ func (s *story) recv(room int) {
 
 func (s *story) recvFrom(room int) {
 	buf := make([]byte, room)
-	n, _, err := s.h.RecvFrom(s.fd, buf)
+	n, _, err := recvFrom(s.h, s.fd, buf)
 	s.note("recvfrom: %d %q %v", n, buf[:min(n, room)], err)
 }
 

@@ -5,6 +5,7 @@ import (
 	"hash"
 	"hash/fnv"
 	"net/netip"
+	"slices"
 
 	"github.com/vasta-net/vasta/hostsock"
 	"golang.org/x/sys/unix"
@@ -38,16 +39,22 @@ const (
 // Unlimited is the space of a socket that takes everything.
 const Unlimited = -1
 
-// Datagram is one that a UDP or ping socket has sent. To is invalid when it went to the connected peer.
+// Datagram is one that a UDP or ping socket has sent. To is invalid when it went to the connected peer, and From when the
+// kernel was left to choose it.
 type Datagram struct {
-	Data []byte
-	To   netip.AddrPort
+	Data     []byte
+	To       netip.AddrPort
+	From     netip.Addr
+	TOS, TTL uint8
 }
 
 // message is one that waits to be received.
 type message struct {
-	data []byte
-	from netip.AddrPort
+	data     []byte
+	from     netip.AddrPort
+	to       netip.Addr
+	segment  int
+	tos, ttl uint8
 }
 
 // Socket is one host socket, seen from the other side: its exported methods are what the peer and the network do.
@@ -62,6 +69,8 @@ type Socket struct {
 	// MaxSend and MaxRecv limit what one Send takes and one Recv returns, in bytes; 0 is no limit. A Send that this
 	// cuts short leaves the socket writable.
 	MaxSend, MaxRecv int
+	// NoSegments has the socket refuse messages that stand for several datagrams.
+	NoSegments bool
 	// Echo sends everything back: a stream its bytes, UDP the datagram from where it was sent to, a ping socket the reply.
 	Echo bool
 	// OnSend, if set, sees the bytes of every Send and the data of every datagram. It must not keep them.
@@ -180,9 +189,18 @@ func (s *Socket) DeliverFrom(data []byte, from netip.AddrPort) {
 	if s.Kind == TCP {
 		s.in = append(s.in, data...)
 	} else {
-		s.messages = append(s.messages, message{append([]byte(nil), data...), from})
+		s.messages = append(s.messages, message{data: append([]byte(nil), data...), from: from})
 	}
 	s.wake()
+}
+
+// DeliverDatagram is DeliverFrom with all that a UDP socket may learn of a message: d.Bufs is what arrives.
+func (s *Socket) DeliverDatagram(d hostsock.Datagram) {
+	s.DeliverFrom(slices.Concat(d.Bufs...), d.Peer)
+	if n := len(s.messages); n > 0 {
+		m := &s.messages[n-1]
+		m.to, m.segment, m.tos, m.ttl = d.Local, d.Segment, d.TOS, d.TTL
+	}
 }
 
 // DeliverUrgent hands one byte of urgent data to a stream. It is read in line, but no Recv that begins before it goes beyond.
@@ -273,7 +291,7 @@ func (s *Socket) takeError() hostsock.Errno {
 }
 
 // record keeps what was sent and lets the peer react.
-func (s *Socket) record(data []byte, to netip.AddrPort) {
+func (s *Socket) record(data []byte, d *hostsock.Datagram) {
 	s.sentBytes += int64(len(data))
 	s.sum.Write(data)
 	if s.space != Unlimited {
@@ -282,7 +300,7 @@ func (s *Socket) record(data []byte, to netip.AddrPort) {
 	if s.Kind == TCP {
 		s.sent = append(s.sent, data...)
 	} else {
-		s.datagrams = append(s.datagrams, Datagram{append([]byte(nil), data...), to})
+		s.datagrams = append(s.datagrams, Datagram{append([]byte(nil), data...), d.Peer, d.Local, d.TOS, d.TTL})
 	}
 	if s.OnSend != nil {
 		s.OnSend(data)
@@ -293,8 +311,8 @@ func (s *Socket) record(data []byte, to netip.AddrPort) {
 	switch {
 	case s.Kind == Ping:
 		s.Deliver(echoReply(data))
-	case to.IsValid():
-		s.DeliverFrom(data, to)
+	case d.Peer.IsValid():
+		s.DeliverFrom(data, d.Peer)
 	default:
 		s.Deliver(data)
 	}
