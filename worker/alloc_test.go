@@ -115,9 +115,11 @@ func (h *steadyHost) Send(_ int, bufs [][]byte) (n int, _ hostsock.Errno) {
 	return n, 0
 }
 
-func (h *steadyHost) SendTo(fd int, bufs [][]byte, _ netip.AddrPort) hostsock.Errno {
-	_, err := h.Send(fd, bufs)
-	return err
+func (h *steadyHost) SendDatagrams(fd int, msgs []hostsock.Datagram) (int, hostsock.Errno) {
+	for i := range msgs {
+		h.Send(fd, msgs[i].Bufs)
+	}
+	return len(msgs), 0
 }
 
 func (h *steadyHost) Recv(_ int, bufs [][]byte) (n int, _ hostsock.Errno) {
@@ -131,12 +133,16 @@ func (h *steadyHost) Recv(_ int, bufs [][]byte) (n int, _ hostsock.Errno) {
 	return n, 0
 }
 
-func (h *steadyHost) RecvFrom(_ int, _ []byte) (int, netip.AddrPort, hostsock.Errno) {
-	if h.left < steadyDatagram {
-		return 0, netip.AddrPort{}, unix.EAGAIN
+func (h *steadyHost) RecvDatagrams(_ int, msgs []hostsock.Datagram) (n int, _ hostsock.Errno) {
+	for n < len(msgs) && h.left >= steadyDatagram {
+		msgs[n].Len = steadyDatagram
+		h.left -= steadyDatagram
+		n++
 	}
-	h.left -= steadyDatagram
-	return steadyDatagram, netip.AddrPort{}, 0
+	if n == 0 {
+		return 0, unix.EAGAIN
+	}
+	return n, 0
 }
 
 // Sizes of what a frame carries, in bytes.

@@ -86,6 +86,7 @@ func (w *Worker) Close() error {
 	}
 	w.listeners = nil
 	w.closeInbox()
+	w.recv.n = 0
 	w.keepPages(0)
 	err := w.Queue.Close()
 	for _, p := range []interface{ Close() error }{w.Hold, w.Send} {

@@ -157,7 +157,7 @@ func TestUDPGSOTooMany(t *testing.T) {
 	r.link.Inject(offload(guest4, server4, frame, 1), frame)
 	r.settle()
 	r.dropped(stats.BadVnetHeader, 1)
-	if n := r.host.Calls(hosttest.SendTo); n != 0 {
+	if n := r.host.Calls(hosttest.SendDatagrams); n != 0 {
 		t.Errorf("%d datagrams for one frame", n)
 	}
 }
@@ -258,7 +258,7 @@ func TestUDPRefusedBeforeSend(t *testing.T) {
 			r.inject(udpFrame(guest, to, []byte("first")))
 			r.settle()
 			s := r.host.Last()
-			s.Fail(hosttest.SendTo, unix.ECONNREFUSED, 1)
+			s.Fail(hosttest.SendDatagrams, unix.ECONNREFUSED, 1)
 			frame := udpFrame(guest, to, []byte("second"))
 			r.inject(append(frame, "padding that is not part of the packet"...))
 			g := r.only()
@@ -288,7 +288,7 @@ func TestUDPSocketFull(t *testing.T) {
 		reason stats.Reason
 	}{{unix.EAGAIN, stats.SocketFull}, {unix.ENOBUFS, stats.SocketFull}, {unix.EMSGSIZE, stats.TooLong}} {
 		r := newRig(t)
-		r.host.Fail(hosttest.SendTo, tc.err, 1)
+		r.host.Fail(hosttest.SendDatagrams, tc.err, 1)
 		for range 2 {
 			r.inject(udpFrame(at(guest4, 5000), at(server4, 53), []byte("x")))
 			r.nothing()
@@ -302,11 +302,11 @@ func TestUDPSocketFull(t *testing.T) {
 
 // TestDatagramSocketFails: a socket that cannot be read any more does not keep the worker busy.
 func TestDatagramSocketFails(t *testing.T) {
-	for _, op := range []hosttest.Op{hosttest.RecvFrom, hosttest.Recv} {
+	for _, op := range []hosttest.Op{hosttest.RecvDatagrams, hosttest.Recv} {
 		for _, err := range []hostsock.Errno{unix.ENOMEM, unix.ENOTCONN} {
 			t.Run(fmt.Sprintf("%v %v", op, err), func(t *testing.T) {
 				r := newRig(t)
-				if op == hosttest.RecvFrom {
+				if op == hosttest.RecvDatagrams {
 					r.inject(udpFrame(at(guest4, 5000), at(server4, 53), nil))
 				} else {
 					r.inject(echoFrame(guest4, server4, 1, 1, nil))
@@ -380,9 +380,9 @@ func TestUDPForwardedMany(t *testing.T) {
 	for i := range n {
 		l.DeliverFrom(binary.BigEndian.AppendUint16(nil, uint16(i)), at(server4, 7000+uint16(i%10)))
 	}
-	before := r.host.Calls(hosttest.RecvFrom)
+	before := r.host.Calls(hosttest.RecvDatagrams)
 	r.w.Step(0)
-	if n := r.host.Calls(hosttest.RecvFrom) - before; n > 200 {
+	if n := r.host.Calls(hosttest.RecvDatagrams) - before; n > 200 {
 		t.Errorf("%d datagrams in one iteration", n)
 	}
 	r.settle()
@@ -404,11 +404,11 @@ func TestListenerFails(t *testing.T) {
 	}{
 		{hosttest.Accept, unix.EMFILE}, {hosttest.Accept, unix.ENFILE}, {hosttest.Accept, unix.ENOBUFS}, {hosttest.Accept, unix.ENOMEM},
 		{hosttest.Accept, unix.EINVAL},
-		{hosttest.RecvFrom, unix.ENOMEM}, {hosttest.RecvFrom, unix.ENOBUFS},
+		{hosttest.RecvDatagrams, unix.ENOMEM}, {hosttest.RecvDatagrams, unix.ENOBUFS},
 	} {
 		t.Run(fmt.Sprintf("%v %v", tc.op, tc.err), func(t *testing.T) {
 			r := newRig(t)
-			udp := tc.op == hosttest.RecvFrom
+			udp := tc.op == hosttest.RecvDatagrams
 			l := r.forward(at(netip.IPv4Unspecified(), 8000), 5000, udp)
 			r.host.Fail(tc.op, tc.err, hosttest.Always)
 			if udp {
@@ -537,21 +537,4 @@ func TestOtherICMP(t *testing.T) {
 	if n := len(r.host.Sockets()); n != 0 {
 		t.Errorf("%d sockets", n)
 	}
-}
-
-// TestUDPLinkFull: what UDP says to a full link is lost, and counted; the flow goes on.
-func TestUDPLinkFull(t *testing.T) {
-	r := newRig(t)
-	r.inject(udpFrame(at(guest4, 5000), at(server4, 53), nil))
-	r.settle()
-	s := r.host.Last()
-	r.link.Refuse(1)
-	s.Deliver([]byte("first"))
-	r.run(5 * millisecond)
-	s.Deliver([]byte("second"))
-	r.run(5 * millisecond)
-	if g := r.only(); string(g.data) != "second" {
-		t.Errorf("%q", g.data)
-	}
-	r.dropped(stats.LinkFull, 1)
 }

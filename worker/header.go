@@ -54,6 +54,22 @@ func makeHeader(src, dst netip.Addr, proto, tos, ttl uint8) (h header) {
 	return h
 }
 
+// mark has packets from now on carry the service byte tos and the hop limit ttl, 0 for that of vasta itself.
+func (h *header) mark(tos, ttl uint8) {
+	if ttl == 0 {
+		ttl = hopLimit
+	}
+	ip := h.bytes[packet.EtherLen:]
+	if h.isIPv6 {
+		ip[0], ip[1], ip[7] = 0x60|tos>>4, tos<<4, ttl
+		return
+	}
+	if ip[1] != tos || ip[8] != ttl {
+		ip[1], ip[8] = tos, ttl
+		h.ipSum = checksum.Checksum(ip[:packet.IPv4Len], 0)
+	}
+}
+
 // put writes the header for a packet of n bytes behind the IP header, and returns the sum of its pseudo header.
 func (h *header) put(b []byte, gw *gateway.Gateway, n int) (pseudo uint16) {
 	copy(b, h.bytes[:h.len])

@@ -35,7 +35,11 @@ func (w *Worker) icmpInput() {
 	w.touch(f)
 	w.iov = w.pkt.Frame.Append(w.iov[:0], w.pkt.L4, w.pkt.L4Len)
 	if _, err := w.Host.Send(f.fd, w.iov); err != 0 {
-		w.udpSendFailed(err)
+		reason := sendReason(err)
+		w.Stats.Drop(reason)
+		if reason == stats.HostRefused || reason == stats.HostUnreachable {
+			w.quoteError(err)
+		}
 	}
 }
 
@@ -123,9 +127,7 @@ func (w *Worker) sendICMP(h *header, msg []byte) {
 
 // quoteError answers the packet in w.pkt with an ICMP error.
 func (w *Worker) quoteError(err hostsock.Errno) {
-	quoted := w.pkt.L3()
-	n := w.pkt.L4 + w.pkt.L4Len - packet.EtherLen // what follows is padding of the frame
-	w.icmpError(w.pkt.Dst, w.pkt.Src, err, quoted[:min(n, len(quoted))])
+	w.icmpError(w.pkt.Dst, w.pkt.Src, err, w.quotable())
 }
 
 // unreachable tells the guest that a flow's destination cannot be reached. The packet it quotes is made from what

@@ -254,6 +254,9 @@ func (m *model) finish() {
 			c.s.SetSpace(hosttest.Unlimited)
 		}
 		if c.over() {
+			if c.guestEnded && c.hostEnded && c.s != nil && !c.s.Closed() {
+				c.s.SetSpace(hosttest.Unlimited) // both ends were acknowledged before the reset: what is held is still the peer's
+			}
 			continue
 		}
 		if c.s != nil && !c.s.Closed() {

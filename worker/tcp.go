@@ -71,7 +71,7 @@ func (w *Worker) tcpSegment(f *flowSlot) {
 // maxLent bounds the pieces that a flow borrows from the link in one batch: what one system call takes.
 const maxLent = 64
 
-// settleAll gives what the flows have borrowed in this batch to the host sockets.
+// settleAll gives what the flows have borrowed in this batch, and the datagrams in it, to the host sockets.
 func (w *Worker) settleAll() {
 	for _, i := range w.lenders {
 		if f := w.flows[i]; f.lent > 0 {
@@ -79,6 +79,7 @@ func (w *Worker) settleAll() {
 		}
 	}
 	w.lenders = w.lenders[:0]
+	w.flushUDP()
 }
 
 // settle gives what f has borrowed to its host socket; what that does not take, the flow copies.

@@ -1,23 +1,18 @@
 package worker
 
 import (
-	"encoding/binary"
 	"net/netip"
 
 	"github.com/vasta-net/vasta/flow"
 	"github.com/vasta-net/vasta/flow/forward"
 	"github.com/vasta-net/vasta/hostsock"
-	"github.com/vasta-net/vasta/link"
 	"github.com/vasta-net/vasta/packet"
 	"github.com/vasta-net/vasta/stats"
 	"golang.org/x/sys/unix"
 )
 
-// udpRounds bounds the datagrams read from one forwarded port in one iteration.
-const udpRounds = 16
-
-// maxSegments is how many datagrams one GSO frame stands for at most (UDP_MAX_SEGMENTS, include/linux/udp.h).
-const maxSegments = 128
+// maxGSO is how many datagrams one frame of the guest stands for at most (UDP_MAX_SEGMENTS, include/linux/udp.h).
+const maxGSO = 128
 
 // udpInput takes the UDP datagram, or the GSO frame of several, in w.pkt.
 func (w *Worker) udpInput() {
@@ -27,7 +22,7 @@ func (w *Worker) udpInput() {
 	}
 	size := w.pkt.PayloadLen()
 	if h := &w.pkt.Frame.Hdr; h.GSOType == packet.GSOUDPL4 {
-		if size > maxSegments*int(h.GSOSize) {
+		if size > maxGSO*int(h.GSOSize) {
 			w.Stats.Drop(stats.BadVnetHeader)
 			return
 		}
@@ -47,43 +42,7 @@ func (w *Worker) udpInput() {
 		fd, f.answered = w.listeners[f.owner].fd, true
 	}
 	w.touch(f)
-	w.udpToHost(fd, f.peer, size)
-}
-
-// udpToHost sends the payload in w.pkt as datagrams of size bytes, the last one of what is left.
-func (w *Worker) udpToHost(fd int, peer netip.AddrPort, size int) {
-	n := w.pkt.PayloadLen()
-	for off := 0; ; off += size {
-		w.iov = w.pkt.Frame.Append(w.iov[:0], w.pkt.L4+packet.UDPLen+off, min(size, n-off))
-		err := w.Host.SendTo(fd, w.iov, peer)
-		if err == unix.ECONNREFUSED { // for an earlier datagram; this one was not sent
-			w.udpSendFailed(err)
-			err = w.Host.SendTo(fd, w.iov, peer)
-		}
-		if err != 0 {
-			w.udpSendFailed(err)
-			return
-		}
-		if off+size >= n {
-			return
-		}
-	}
-}
-
-// udpSendFailed counts a datagram that the host did not take, and tells the guest where there is a reason for it.
-func (w *Worker) udpSendFailed(err hostsock.Errno) {
-	switch err {
-	case unix.EAGAIN, unix.ENOBUFS:
-		w.Stats.Drop(stats.SocketFull)
-	case unix.EMSGSIZE:
-		w.Stats.Drop(stats.TooLong)
-	case unix.ECONNREFUSED:
-		w.Stats.Drop(stats.HostRefused)
-		w.quoteError(err)
-	default:
-		w.Stats.Drop(stats.HostUnreachable)
-		w.quoteError(err)
-	}
+	w.udpQueue(f, fd, size)
 }
 
 // udpOpen starts a flow for the datagram in w.pkt. The host socket keeps the guest's source port when it can be had.
@@ -191,6 +150,9 @@ func (w *Worker) idleTimeout(f *flowSlot) {
 
 // closeDatagram ends a UDP or ICMP flow.
 func (w *Worker) closeDatagram(f *flowSlot) {
+	if w.udp.n > 0 && w.udp.fd == f.fd {
+		w.flushUDP()
+	}
 	if f.fd >= 0 {
 		w.Host.Close(f.fd)
 	}
@@ -218,68 +180,16 @@ func (w *Worker) readPages(n int) bool {
 	return len(w.pages) > 0
 }
 
-// keepPages gives the pages to read into back, but for n.
+// keepPages gives the pages to read into back, but for n and those whose datagrams wait for the link.
 func (w *Worker) keepPages(n int) {
+	if w.udpPending() {
+		n = max(n, w.recv.n)
+	}
 	for len(w.pages) > n {
 		last := len(w.pages) - 1
 		w.Send.Put(w.pages[last])
 		w.pages = w.pages[:last]
 	}
-}
-
-// udpRead moves datagrams from a flow's host socket to the guest for the rest of its turn, and reports the work that was and whether
-// there may be more.
-func (w *Worker) udpRead(f *flowSlot) (cost int, again bool) {
-	if !w.readPages(1) {
-		return 0, true
-	}
-	buf := w.Send.Bytes(w.pages[0])
-	for cost < f.deficit {
-		n, _, err := w.Host.RecvFrom(f.fd, buf)
-		if err == unix.EAGAIN {
-			f.readable = false
-			return cost, false
-		}
-		cost += n + frameWork
-		if err != 0 {
-			if !w.udpHostError(f, err) {
-				return cost, false
-			}
-			continue
-		}
-		f.failures = 0
-		if !f.answered {
-			f.answered = true
-		}
-		w.touch(f)
-		if !w.udpToGuest(f, buf, n) {
-			return cost, true
-		}
-	}
-	return cost, true
-}
-
-// udpToGuest sends one datagram of n bytes to the guest. It reports false when the link is full: the datagram is lost, and counted.
-func (w *Worker) udpToGuest(f *flowSlot, buf []byte, n int) bool {
-	l4 := int(f.head.len)
-	if n > len(buf) || l4-packet.EtherLen+packet.UDPLen+n > w.MTU {
-		w.Stats.Drop(stats.TooLong)
-		return true
-	}
-	head := w.tx.head[:l4+packet.UDPLen]
-	pseudo := f.head.put(head, w.Gateway, packet.UDPLen+n)
-	u := head[l4:]
-	putPorts(u, f.key.PeerPort, f.key.GuestPort)
-	binary.BigEndian.PutUint16(u[4:], uint16(packet.UDPLen+n))
-	u[6], u[7] = 0, 0
-	w.tx.cur = &f.head
-	w.tx.one[0] = buf[:n]
-	w.tx.out = link.Out{Head: head, Payload: w.tx.one[:]}
-	if !w.send(l4, 6, pseudo) {
-		w.Stats.Drop(stats.LinkFull)
-		return false
-	}
-	return true
 }
 
 // maxFailures is how often in succession reading a datagram flow's host socket may fail.
@@ -329,36 +239,9 @@ func (w *Worker) Forward(p forward.Port, udp bool) hostsock.Errno {
 	return 0
 }
 
-// udpAccept takes datagrams from a forwarded UDP port, and reports whether there may be more.
-func (w *Worker) udpAccept(index int32) (again bool) {
-	if !w.readPages(1) {
-		return true
-	}
-	buf := w.Send.Bytes(w.pages[0])
-	l := w.listeners[index]
-	for range udpRounds {
-		n, peer, err := w.Host.RecvFrom(l.fd, buf)
-		if err == unix.EAGAIN {
-			return false
-		}
-		if err != 0 {
-			w.listenerFailed(err)
-			return true
-		}
-		f := w.udpPeer(index, &l, peer)
-		if f == nil {
-			continue
-		}
-		w.touch(f)
-		if !w.udpToGuest(f, buf, n) {
-			return true
-		}
-	}
-	return true
-}
-
 // udpPeer finds or starts the flow of a host peer at a forwarded UDP port.
-func (w *Worker) udpPeer(index int32, l *listener, peer netip.AddrPort) *flowSlot {
+func (w *Worker) udpPeer(index int32, peer netip.AddrPort) *flowSlot {
+	l := &w.listeners[index]
 	from, ok := w.Map.Inbound(peer)
 	guest := w.Map.Guest[familyOf(peer.Addr())]
 	if !ok || !guest.IsValid() {

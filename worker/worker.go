@@ -100,6 +100,8 @@ type Worker struct {
 	iov    [][]byte
 	pages  []pagepool.Page // that host data is read into
 	tx     txState
+	udp    udpSend
+	recv   udpReceive
 	emit   func(frame []byte) // emitWhole; made once, because a method value is an allocation
 	talks  bool               // flows are logged
 
@@ -162,11 +164,14 @@ type flowSlot struct {
 	answered bool
 	failures uint8 // UDP, ICMP: how often in succession reading has failed
 
-	conn  tcp.Conn
-	head  header
-	peer  netip.AddrPort // UDP through a listener: the host peer
-	owner int32          // UDP through a listener: the listener's number, else -1
-	last  int64          // when it was last used (UDP, ICMP)
+	conn   tcp.Conn
+	head   header
+	peer   netip.AddrPort // UDP through a listener: the host peer
+	local  netip.Addr     // UDP through a listener: the address of this machine that the peer asked
+	owner  int32          // UDP through a listener: the listener's number, else -1
+	single bool           // UDP: the host socket takes no message that stands for several datagrams
+	size   int            // UDP: the longest message of those received last
+	last   int64          // when it was last used (UDP, ICMP)
 
 	links      [listKinds]flowLink
 	readySince int64 // since when the host socket may be read, 0: it may not
@@ -263,6 +268,7 @@ func (w *Worker) Step(limit int64) {
 	}
 	w.serveInbox()
 	w.serveLink()
+	w.resumeUDP()
 	w.serveListeners()
 	w.serveReady()
 	w.serveTimers()

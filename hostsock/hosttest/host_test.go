@@ -154,8 +154,8 @@ func TestEveryMethodCanFail(t *testing.T) {
 		hosttest.Recv:          func() hostsock.Errno { _, err := h.Recv(tcp, [][]byte{make([]byte, 1)}); return err },
 		hosttest.ShutdownWrite: func() hostsock.Errno { return h.ShutdownWrite(tcp) },
 		hosttest.OpenUDP:       func() hostsock.Errno { _, err := h.OpenUDP(hostsock.Origin{}, there, false); return err },
-		hosttest.SendDatagrams:        func() hostsock.Errno { return sendTo(h, udp, [][]byte{{1}}, there) },
-		hosttest.RecvDatagrams:      func() hostsock.Errno { _, _, err := recvFrom(h, udp, make([]byte, 1)); return err },
+		hosttest.SendDatagrams: func() hostsock.Errno { return sendTo(h, udp, [][]byte{{1}}, there) },
+		hosttest.RecvDatagrams: func() hostsock.Errno { _, _, err := recvFrom(h, udp, make([]byte, 1)); return err },
 		hosttest.OpenPing:      func() hostsock.Errno { _, err := h.OpenPing(1, there.Addr()); return err },
 		hosttest.Wait: func() hostsock.Errno {
 			h.Inject(hostsock.Event{In: true})
