@@ -186,7 +186,7 @@ func newSteadyRig(tb testing.TB) *steadyRig {
 	w, err := worker.New(worker.Config{
 		Queue: l, Host: h, Gateway: gw, Stats: block, Hold: pool(), Send: pool(),
 		Map: &forward.Map{Guest: [2]netip.Addr{guest}, Gateway: [2]netip.Addr{router}},
-		MTU: 65520, MaxFlows: 10, Budget: 8 << 20, MaxWindow: 1 << 20, MaxFlight: 4 << 20,
+		MTU: 65520, MaxFlows: 10, Budget: 8 << 20, MaxWindow: 8 << 20, NearWindow: 1 << 20, MaxFlight: 4 << 20,
 		KeepIdle: 1 << 62, UDPIdle: 1 << 62, UDPFirst: 1 << 62, ICMPIdle: 1 << 62,
 		WakeFd: -1, Clock: func() int64 { return h.now }, Log: slog.New(slog.DiscardHandler),
 	})

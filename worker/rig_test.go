@@ -119,7 +119,7 @@ func config(t TB, q link.Queue, host hostsock.Host) worker.Config {
 			Resolver:   [2]netip.Addr{resolver4, resolver6},
 		},
 		Hold: newPool(t, 32<<20), Send: newPool(t, 32<<20),
-		MTU: 65520, MaxFlows: 1000, Budget: 8 << 20, MaxWindow: 1 << 20, MaxFlight: 1 << 20,
+		MTU: 65520, MaxFlows: 1000, Budget: 8 << 20, MaxWindow: 8 << 20, NearWindow: 1 << 20, MaxFlight: 1 << 20,
 		KeepIdle: 7200 * second, UDPIdle: 180 * second, UDPFirst: 30 * second, ICMPIdle: 60 * second,
 		WakeFd: -1, Seed: 1, Log: slog.New(slog.DiscardHandler),
 	}

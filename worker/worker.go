@@ -49,11 +49,12 @@ type Config struct {
 	Group *Group // of the workers of this network; nil for one that is alone
 	ID    int    // its number in Group, from 0
 
-	MTU       int
-	MaxFlows  int
-	Budget    int64 // bytes that TCP flows may promise to guests; at most the size of Hold less 8 KiB a flow
-	MaxWindow int64 // bytes, cap of one TCP flow's receive window
-	MaxFlight int64 // bytes, cap of one TCP flow's retransmission memory
+	MTU        int
+	MaxFlows   int
+	Budget     int64 // bytes that TCP flows may promise to guests; at most the size of Hold less 8 KiB a flow
+	MaxWindow  int64 // bytes, cap of one TCP flow's receive window
+	NearWindow int64 // bytes, the same while the round trip to the guest is short
+	MaxFlight  int64 // bytes, cap of one TCP flow's retransmission memory
 
 	KeepIdle  int64 // nanoseconds of silence before a TCP guest is probed
 	IdleLimit int64 // nanoseconds without data after which a TCP flow is given up; 0 for never
@@ -218,7 +219,7 @@ func New(c Config) (*Worker, error) {
 	w.talks = talks(w.Log)
 	w.env = tcp.Env{
 		Hold: c.Hold, Send: c.Send, Budget: &tcp.Budget{Limit: c.Budget}, Stats: c.Stats,
-		MaxWindow: c.MaxWindow, MaxFlight: c.MaxFlight, Lazy: true, KeepIdle: c.KeepIdle, IdleLimit: c.IdleLimit, Now: w.now,
+		MaxWindow: c.MaxWindow, NearWindow: c.NearWindow, MaxFlight: c.MaxFlight, Lazy: true, KeepIdle: c.KeepIdle, IdleLimit: c.IdleLimit, Now: w.now,
 		GapACKs: 3,
 	}
 	if c.Group != nil {

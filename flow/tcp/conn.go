@@ -72,11 +72,12 @@ type Env struct {
 	Budget *Budget
 	Stats  *stats.Worker
 
-	MaxWindow int64 // cap of the receive window of one connection, bytes
-	MaxFlight int64 // cap of what one connection keeps for retransmission, bytes
-	KeepIdle  int64 // nanoseconds without a segment before the guest is probed
-	IdleLimit int64 // nanoseconds without data, either way, before a connection is given up; 0 for never
-	GapACKs   int   // duplicate ACKs for the first segment behind a gap: 3 where the link keeps the order of frames, else 1 (see gap.go)
+	MaxWindow  int64 // cap of the receive window of one connection, bytes
+	NearWindow int64 // the same while its round trip is short (see rightsize.go), bytes
+	MaxFlight  int64 // cap of what one connection keeps for retransmission, bytes
+	KeepIdle   int64 // nanoseconds without a segment before the guest is probed
+	IdleLimit  int64 // nanoseconds without data, either way, before a connection is given up; 0 for never
+	GapACKs    int   // duplicate ACKs for the first segment behind a gap: 3 where the link keeps the order of frames, else 1 (see gap.go)
 
 	// Lazy has Output leave out an ACK that carries no data, as long as the guest has a quarter of its window left or more. The
 	// worker sets it while there is reason to think that data to carry it, or more to acknowledge, comes soon; it calls Output
@@ -117,7 +118,8 @@ type Conn struct {
 	promise   int64 // what the budget holds for this connection
 	floor     int64 // window that the budget always grants
 	target    int64 // window to keep open while the host takes what comes
-	grown     int64 // rcvNxt when target was last raised
+	grown     int64 // rcvNxt when target was last doubled
+	sizing    rightSize
 	rcvScale  uint8
 	hold      hold
 	ooo       []interval // arrived beyond rcvNxt, ascending, disjoint

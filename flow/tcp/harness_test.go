@@ -77,7 +77,7 @@ func newWorld(t failer, l limits) *world {
 		Now:  1e9,
 		Hold: pool(l.budget + int64(l.conns)*2*pagepool.FragSize), Send: pool(int64(l.conns) * (2*l.maxFlight + 4*pagepool.PageSize)),
 		Budget: &w.budget, Stats: &w.stats,
-		MaxWindow: l.maxWindow, MaxFlight: l.maxFlight, KeepIdle: 7200e9,
+		MaxWindow: l.maxWindow, NearWindow: l.maxWindow, MaxFlight: l.maxFlight, KeepIdle: 7200e9,
 	}
 	return w
 }

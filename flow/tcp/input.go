@@ -130,6 +130,9 @@ func (c *Conn) inputOpen(env *Env, s *Segment) {
 	if c.has(useTimes) && s.HasTimes && off <= c.acked {
 		c.tsRecent, c.tsAt = s.TSVal, env.Now
 	}
+	if c.has(useTimes) && s.HasTimes && s.Len > 0 {
+		c.sizing.echoed(env.Now, int32(c.clock(env.Now)-s.TSEcr))
+	}
 	if !c.acknowledge(env, s, off) {
 		return
 	}

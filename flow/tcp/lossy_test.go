@@ -196,6 +196,7 @@ func (s *lossyRun) layConn(i int, v6, whole bool, mss int) {
 	p, r := s.p, s.p.random
 	env := &s.g.env[i]
 	env.MaxWindow, env.MaxFlight = pick[int64](r, 4000, 20000, 65535, 1<<20, 4<<20), pick[int64](r, 20000, 200000, 4<<20)
+	env.NearWindow = min(env.MaxWindow, 1<<20)
 	env.GapACKs = pick(r, 1, 3)
 	*env.Budget, *env.Stats = Budget{Limit: groundMemory - 64<<10}, stats.Worker{}
 	e := &connEnd{

@@ -66,13 +66,14 @@ func (c *Conn) nextWindow(env *Env) (ack, n int64) {
 	return ack, n
 }
 
-// growTarget doubles the window after a whole window arrived while the host took everything.
+// growTarget doubles the window after a whole window arrived while the host took everything, up to what a short round trip needs.
 func (c *Conn) growTarget(env *Env) {
+	c.rightSize(env)
 	if c.HeldBytes() > 0 || c.rcvNxt-c.grown < c.target/2 {
 		return
 	}
 	c.grown = c.rcvNxt
 	if c.target < env.Budget.room() {
-		c.target = min(2*c.target, env.MaxWindow)
+		c.target = max(c.target, min(2*c.target, env.NearWindow, env.MaxWindow))
 	}
 }

@@ -30,10 +30,11 @@ import (
 
 // Sizes and times of a network.
 const (
-	maxFlows  = 128 << 10
-	sendPool  = 512 << 20 // bytes of address space; memory is used as the guest leaves data unacknowledged
-	maxWindow = 1 << 20   // bytes; see docs/results.md for what other sizes do
-	maxFlight = 4 << 20   // bytes
+	maxFlows   = 128 << 10
+	sendPool   = 512 << 20 // bytes of address space; memory is used as the guest leaves data unacknowledged
+	maxWindow  = 8 << 20   // bytes, over a long round trip: more than a Linux host gives a connection of its own (6 MiB)
+	nearWindow = 1 << 20   // bytes, over a short one; see docs/results.md for what other sizes do
+	maxFlight  = 4 << 20   // bytes
 
 	keepIdle = 2 * time.Hour
 	udpIdle  = 180 * time.Second
@@ -126,7 +127,7 @@ func (n *network) add(o *options.Options, p *plan, t *netns.TAP, fd int) error {
 	workers := len(t.FDs)
 	c := worker.Config{
 		Queue: queue, Map: &p.mapping, Stats: new(stats.Worker), Group: n.group, ID: len(n.members),
-		MTU: t.MTU, MaxFlows: p.flowLimit(workers), Budget: o.Limits.Budget / int64(workers), MaxWindow: maxWindow, MaxFlight: maxFlight,
+		MTU: t.MTU, MaxFlows: p.flowLimit(workers), Budget: o.Limits.Budget / int64(workers), MaxWindow: maxWindow, NearWindow: nearWindow, MaxFlight: maxFlight,
 		KeepIdle: int64(keepIdle), IdleLimit: int64(o.Limits.IdleTimeout), UDPIdle: int64(udpIdle), UDPFirst: int64(udpFirst), ICMPIdle: int64(icmpIdle),
 		NoTCP: o.Filter.NoTCP, NoUDP: o.Filter.NoUDP, NoICMP: o.Filter.NoICMP,
 		Origin: origins(o), Clock: monotonic, Seed: secret(), Log: n.log, Capture: n.watcher(o),
