@@ -645,3 +645,40 @@ func TestPeerIsHidden(t *testing.T) {
 		}
 	}
 }
+
+// After a time without the processor, the worker hears what the guest said meanwhile before it takes the guest for silent, however much that is.
+func TestTimersHearTheGuestFirst(t *testing.T) {
+	r := newRig(t)
+	c := r.connect(at(server4, 80))
+	c.deliver(r.host.Last(), 1, 200000)
+	c.quiet = true
+	r.pump()
+	if c.rcvNxt != 200001 {
+		t.Fatalf("the guest has %d bytes", c.rcvNxt-1)
+	}
+	for range 1000 {
+		c.send(layers.TCP{}, c.nxt+1<<30, nil) // out of the window
+	}
+	c.ack()
+	r.host.Advance(10 * second)
+	r.settle()
+	if n := r.stats.TCPRetransmits + r.stats.TCPTimeouts; n != 0 || r.stats.Drops[stats.TCPOutOfWindow] != 1000 {
+		t.Errorf("%d timeouts, %d retransmissions, %d frames heard", r.stats.TCPTimeouts, r.stats.TCPRetransmits, r.stats.Drops[stats.TCPOutOfWindow])
+	}
+	// A guest that never stops talking is not heard for ever: timers run, after a while.
+	c.deliver(r.host.Last(), 200001, 1000)
+	r.pump()
+	r.host.Advance(10 * second)
+	for n := 0; n < 200 && r.stats.TCPRetransmits == 0; n++ {
+		for range 500 {
+			c.send(layers.TCP{}, c.nxt+1<<30, nil)
+		}
+		r.w.Step(0)
+	}
+	if r.stats.TCPRetransmits == 0 {
+		t.Error("no timer runs while the guest talks")
+	}
+	r.pump()
+	c.abort()
+	r.pump()
+}

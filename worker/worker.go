@@ -113,9 +113,10 @@ type Worker struct {
 	noMemory     bool // there was no page to read into
 	gone         error
 	sinceWait    int
-	timersWait   int // iterations for which timers have waited
-	spent        int // work done so far; see frameWork
-	lookedAt     int // the same when the events were last looked at
+	heard        int64 // before the link was last found empty
+	timersWait   int   // iterations since then
+	spent        int   // work done so far; see frameWork
+	lookedAt     int   // the same when the events were last looked at
 	inside       residence
 	spinner      spinner
 
@@ -409,6 +410,7 @@ func (w *Worker) serveLink() {
 		}
 		if n < len(w.frames) {
 			w.linkReadable = false
+			w.heard = began
 		}
 		if n == 0 {
 			return
@@ -483,15 +485,16 @@ func (w *Worker) flush() {
 	w.dirty = w.dirty[:kept]
 }
 
-// serveTimers acts on the timers that have run out. They wait for a while as long as frames do: after a time without the processor, a
-// guest's acknowledgements must not be overtaken by the timer that misses them.
+// serveTimers acts on the timers that had run out when the link was last found empty: after a time without the processor, a guest's
+// acknowledgements must not be overtaken by the timer that misses them. A link that is never empty holds them up for so many iterations.
 func (w *Worker) serveTimers() {
-	if w.linkReadable && w.timersWait < timerSteps {
-		w.timersWait++
-		return
+	now := w.heard
+	if w.timersWait++; !w.linkReadable {
+		w.timersWait = 0
+	} else if w.timersWait > timerSteps {
+		w.timersWait, now = 0, w.now
 	}
-	w.timersWait = 0
-	w.wheel.Advance(w.now)
+	w.wheel.Advance(now)
 	for {
 		id, ok := w.wheel.Pop()
 		if !ok {

@@ -34,10 +34,10 @@ const (
 	// minLife is for how long the shortest round-trip time counts: paths change.
 	minLife = 10000 * millisecond
 
-	// probeMargin is added to two round-trip times before a tail loss probe. The guest's kernel acknowledges in microseconds, but not
-	// while a process that has its socket locked is off the processor, which is for some slices of the scheduler on a busy machine. A
-	// probe that was needless doubles the margin of its connection, up to where the retransmission timer comes first.
-	probeMargin = 20 * millisecond
+	// probeMargin is added to two round-trip times before a tail loss probe. A guest whose process does not come to read does not
+	// acknowledge at once, however much arrived: Linux then waits for 40 ms, and on a busy machine that is often. A probe that was
+	// needless doubles the margin of its connection, twice: then the retransmission timer comes first.
+	probeMargin = 50 * millisecond
 	// delayedAck is how long a guest may put off its acknowledgement (RFC 8985, 7.2: WCDelAckT).
 	delayedAck = 200 * millisecond
 )
@@ -172,7 +172,7 @@ func (c *Conn) probeAnswered(ack int64, duplicate bool, e *ackEvent) (repaired b
 	switch {
 	case !k.probeResent:
 	case e.dsack, duplicate && e.delivered == 0: // nothing was lost: both have arrived
-		k.doubled = min(k.doubled+1, 4)
+		k.doubled = min(k.doubled+1, 2)
 	case ack > k.probeEnd:
 		repaired = true
 	default:

@@ -6,7 +6,7 @@ import "math"
 const (
 	millisecond = int64(1e6)
 	initialRTO  = 1000 * millisecond
-	minRTO      = 200 * millisecond
+	minRTO      = 200 * millisecond // beside the round-trip time: a guest may put off its acknowledgement for as long
 	maxRTO      = 60000 * millisecond
 	lostSynRTO  = 3000 * millisecond // to begin with when a SYN had to be sent again
 
@@ -50,7 +50,7 @@ func (c *Conn) baseRTO() int64 {
 	if c.srtt == 0 {
 		return initialRTO
 	}
-	return min(max(c.srtt+4*c.rttvar, minRTO), maxRTO)
+	return min(c.srtt+max(4*c.rttvar, minRTO), maxRTO)
 }
 
 // armTimers starts and stops the timers after a round of output.

@@ -2,7 +2,7 @@ package tcp
 
 import "testing"
 
-// RFC 6298 with a lower bound of 200 ms, against the same in floating point.
+// RFC 6298 with a lower bound of 200 ms for what is added to the round-trip time, against the same in floating point.
 func TestRetransmissionTimeout(t *testing.T) {
 	w := roomyWorld(t)
 	s := w.open(largeConfig, fullGuest)
@@ -24,7 +24,7 @@ func TestRetransmissionTimeout(t *testing.T) {
 			rttvar += (max(d, -d) - rttvar) / 4
 			srtt += (r - srtt) / 8
 		}
-		want := min(max(srtt+4*rttvar, 200e6), 60e9)
+		want := min(srtt+max(4*rttvar, 200e6), 60e9)
 		if got := float64(s.c.rto); got < want-1000 || got > want+1000 {
 			t.Errorf("sample %d of %d ms: %.1f ms, want %.1f", i, ms, got/1e6, want/1e6)
 		}
