@@ -88,7 +88,7 @@ type Worker struct {
 	ICMPOpened, ICMPClosed                      uint64
 	ICMPErrorsSent                              uint64
 
-	// Frames of flows of other workers, given to their owners; and what was taken over from other workers: frames, and accepted connections.
+	// Frames of other workers' flows that were given to their owners, and frames that other workers gave to this one.
 	HandedOver, TakenOver uint64
 
 	// System calls by kind.

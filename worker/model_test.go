@@ -43,7 +43,14 @@ type model struct {
 func newModel(t *rapid.T) *model {
 	q := linktest.New(allFeatures)
 	q.Split(rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0)), 70)
-	m := &model{rig: makeRig(t, q, func(c *worker.Config) { c.MaxFlows = 20; c.Budget = 2 << 20; c.MaxFlight = 256 << 10 })}
+	return newModelOn(makeRig(t, q, modelLimits))
+}
+
+// modelLimits makes limits that a model reaches.
+func modelLimits(c *worker.Config) { c.MaxFlows = 20; c.Budget = 2 << 20; c.MaxFlight = 256 << 10 }
+
+func newModelOn(r *rig) *model {
+	m := &model{rig: r}
 	m.listener = m.forward(at(netip.IPv6Unspecified(), 8000), 5000, false)
 	m.host.OnOpen = func(s *hosttest.Socket) hostsock.Errno {
 		if s.Kind != hosttest.TCP {
@@ -213,7 +220,7 @@ func (m *model) check() {
 	m.t.Helper()
 	m.run(2 * millisecond)
 	m.route()
-	s := m.w.Snapshot()
+	s := m.total()
 	if s.Promised > s.Budget || s.Held > s.Promised {
 		m.t.Fatalf("%d bytes are held, %d promised, of a budget of %d", s.Held, s.Promised, s.Budget)
 	}

@@ -54,6 +54,7 @@ type rig struct {
 	w     *worker.Worker
 	stats *stats.Worker
 	log   bytes.Buffer
+	crew  *crew // all workers, where there are several; w, link and stats are then the first one's
 
 	conns map[[2]netip.AddrPort]*guestConn // by guest's and peer's end
 	other []got                            // frames that no connection took
@@ -144,6 +145,10 @@ func establish(s *hosttest.Socket) hostsock.Errno {
 func (r *rig) close() {
 	r.t.Helper()
 	r.closed = true
+	if r.crew != nil {
+		r.closeCrew()
+		return
+	}
 	if err := r.w.Close(); err != nil {
 		r.t.Errorf("Close: %v", err)
 	}
@@ -161,7 +166,11 @@ func (r *rig) close() {
 
 // discard gives the memory of a rig back after a failure.
 func (r *rig) discard() {
-	if !r.closed {
+	switch {
+	case r.closed:
+	case r.crew != nil:
+		r.crew.discard()
+	default:
 		_ = r.w.Close()
 	}
 }
@@ -169,11 +178,11 @@ func (r *rig) discard() {
 // idle checks that no flow is left and that nothing is promised or kept for one.
 func (r *rig) idle() {
 	r.t.Helper()
-	s := r.w.Snapshot()
+	s := r.total()
 	if s.Flows != 0 || s.Promised != 0 || s.Held != 0 || s.FragsInUse != 0 {
 		r.t.Errorf("%d flows left, %d bytes promised, %d held, %d fragments in use", s.Flows, s.Promised, s.Held, s.FragsInUse)
 	}
-	if s.PagesInUse > 1 { // the worker keeps one to read into
+	if s.PagesInUse > r.workers() { // each worker keeps one to read into
 		r.t.Errorf("%d pages in use", s.PagesInUse)
 	}
 }
@@ -195,7 +204,11 @@ func (r *rig) settle() {
 	quiet := 0
 	before := r.activity()
 	for range limit {
-		r.w.Step(0)
+		if r.crew != nil {
+			r.step(0)
+		} else {
+			r.w.Step(0)
+		}
 		if now := r.activity(); now == before {
 			if quiet++; quiet == rest {
 				return
@@ -209,6 +222,9 @@ func (r *rig) settle() {
 
 // activity is a number that grows with everything that the worker does.
 func (r *rig) activity() uint64 {
+	if r.crew != nil {
+		return uint64(r.calls()) + r.crew.activity()
+	}
 	sent, refused := r.link.Sent()
 	return uint64(r.calls()) + sent + refused + r.link.Received()
 }
@@ -216,6 +232,10 @@ func (r *rig) activity() uint64 {
 // run lets d nanoseconds pass. The worker may not need more than a few iterations for each millisecond.
 func (r *rig) run(d int64) {
 	r.t.Helper()
+	if r.crew != nil {
+		r.runCrew(d)
+		return
+	}
 	end := r.host.Now() + d
 	for limit := 1000 + 5*d/millisecond; r.host.Now() < end; limit-- {
 		if limit == 0 {
@@ -248,6 +268,9 @@ func (r *rig) pump() {
 // take decodes what was sent to the guest; each frame has to be right in itself.
 func (r *rig) take() (all []got) {
 	r.t.Helper()
+	if r.crew != nil {
+		return r.takeCrew()
+	}
 	for _, f := range r.link.Take() {
 		all = append(all, r.decode(f))
 	}
@@ -292,7 +315,13 @@ func (r *rig) sockets(kind hosttest.Kind) (open []*hosttest.Socket) {
 	return open
 }
 
-func (r *rig) inject(frame []byte) { r.link.Inject(packet.NetHdr{}, frame) }
+func (r *rig) inject(frame []byte) {
+	if r.crew != nil {
+		r.crew.inject(frame)
+		return
+	}
+	r.link.Inject(packet.NetHdr{}, frame)
+}
 
 func at(a netip.Addr, port uint16) netip.AddrPort { return netip.AddrPortFrom(a, port) }
 

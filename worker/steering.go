@@ -86,7 +86,6 @@ func (w *Worker) serveInbox() {
 
 // take takes one record of the inbox. Its memory is borrowed until the batch ends, as that of the link's frames is.
 func (w *Worker) take(record []byte) {
-	w.Stats.TakenOver++
 	w.spent += len(record) + frameWork
 	if record[0] == noteAccepted {
 		fd, key := decodeAccepted(record[noteBody:])
@@ -94,6 +93,7 @@ func (w *Worker) take(record []byte) {
 		w.tcpAdopt(fd, key)
 		return
 	}
+	w.Stats.TakenOver++
 	w.parcel.Hdr.Decode(record[noteBody:])
 	w.parcelBuf[0] = record[noteLen:]
 	w.parcel.Bufs, w.parcel.Len = w.parcelBuf[:], len(record)-noteLen

@@ -36,12 +36,15 @@ func (h *Host) find(call string, fd int, kinds ...Kind) (*Socket, hostsock.Errno
 }
 
 // Watch implements hostsock.Host. Descriptors that are not the Host's own are reported as Wake says.
-func (h *Host) Watch(fd int, token uint64) hostsock.Errno {
+func (h *Host) Watch(fd int, token uint64) hostsock.Errno { return h.watch(fd, token, nil) }
+
+// watch watches a descriptor in the set of a View, nil for the Host's own.
+func (h *Host) watch(fd int, token uint64, v *View) hostsock.Errno {
 	h.calls[Watch]++
 	if err := h.fail[Watch].take(); err != 0 {
 		return err
 	}
-	w := &watched{token: token}
+	w := &watched{token: token, view: v}
 	if fd >= firstFd {
 		s, err := h.find("Watch", fd)
 		if err != 0 {
@@ -90,9 +93,16 @@ func (h *Host) Wait(events []hostsock.Event, timeout int64) int {
 func (h *Host) collect(events []hostsock.Event) int {
 	n := copy(events, h.injected)
 	h.injected = h.injected[n:]
-	for n < len(events) && len(h.ready) > 0 {
-		w := h.ready[0]
-		h.ready = h.ready[1:]
+	more, ready := collect(events[n:], h.ready)
+	h.ready = ready
+	return n + more
+}
+
+// collect takes events out of a ready list, and returns how many, and what is left of the list.
+func collect(events []hostsock.Event, ready []*watched) (n int, left []*watched) {
+	for n < len(events) && len(ready) > 0 {
+		w := ready[0]
+		ready = ready[1:]
 		w.queued = false
 		e := hostsock.Event{In: true}
 		if w.socket != nil {
@@ -104,7 +114,7 @@ func (h *Host) collect(events []hostsock.Event) int {
 		events[n] = e
 		n++
 	}
-	return n
+	return n, ready
 }
 
 // ConnectTCP implements hostsock.Host. The connection stays pending until Socket.Establish or Socket.Refuse.
@@ -253,7 +263,11 @@ func (h *Host) end(call string, fd int, how ending) {
 	s.end = how
 	if w := h.watched[fd]; w != nil {
 		delete(h.watched, fd)
-		h.ready = slices.DeleteFunc(h.ready, func(r *watched) bool { return r == w })
+		ready := &h.ready
+		if w.view != nil {
+			ready = &w.view.ready
+		}
+		*ready = slices.DeleteFunc(*ready, func(r *watched) bool { return r == w })
 	}
 }
 

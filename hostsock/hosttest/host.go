@@ -78,7 +78,8 @@ func (f *failure) take() hostsock.Errno {
 type watched struct {
 	token  uint64
 	socket *Socket // nil for a foreign descriptor
-	queued bool    // waits in Host.ready
+	queued bool    // waits in the ready list of its set
+	view   *View   // the set; nil for the Host's own
 }
 
 // timed is one action of At.
@@ -248,10 +249,15 @@ func (h *Host) begin(op Op, fd int, kinds ...Kind) (*Socket, hostsock.Errno) {
 
 // queue puts w into the ready list, unless it is there.
 func (h *Host) queue(w *watched) {
-	if !w.queued {
-		w.queued = true
+	switch {
+	case w.queued:
+		return
+	case w.view != nil:
+		w.view.ready = append(w.view.ready, w)
+	default:
 		h.ready = append(h.ready, w)
 	}
+	w.queued = true
 }
 
 // fault remembers a call that no correct program makes.
