@@ -31,6 +31,10 @@ const (
 	BadARP                   // malformed ARP
 	BadNDP                   // malformed or illegal neighbour discovery
 	BadDHCP                  // malformed or illegal DHCP or DHCPv6
+	BadDNS                   // malformed DNS message
+	DNSNoQuery               // DNS answer to no query
+	DNSNoServer              // DNS query without a resolver to ask (answered so)
+	DNSFull                  // DNS query beyond those that may be under way (answered so)
 	UnknownProtocol          // IP protocol that is not carried
 	Disabled                 // protocol switched off by an option
 	TCPNoFlow                // segment of no known flow (answered by a reset)
@@ -58,7 +62,8 @@ const (
 var reasonNames = [NumReasons]string{
 	"none", "short_frame", "long_frame", "bad_vnet_header", "bad_ethertype", "bad_ip_header", "bad_ip_checksum",
 	"bad_extension", "fragment", "bad_source", "bad_destination", "bad_transport", "bad_checksum", "bad_option",
-	"bad_arp", "bad_ndp", "bad_dhcp", "unknown_protocol", "disabled", "tcp_no_flow", "tcp_out_of_window", "tcp_bad_ack",
+	"bad_arp", "bad_ndp", "bad_dhcp", "bad_dns", "dns_no_query", "dns_no_server", "dns_full",
+	"unknown_protocol", "disabled", "tcp_no_flow", "tcp_out_of_window", "tcp_bad_ack",
 	"tcp_bad_reset", "tcp_paws", "tcp_out_of_order_full", "flow_table_full", "budget_spent", "no_descriptors",
 	"no_buffers", "no_ports", "host_refused", "host_unreachable", "host_error", "socket_full", "link_full", "too_long",
 	"handover_full", "handover_stale",
@@ -87,6 +92,8 @@ type Worker struct {
 	UDPOpened, UDPClosed                        uint64
 	ICMPOpened, ICMPClosed                      uint64
 	ICMPErrorsSent                              uint64
+	DNSQueries, DNSAnswers                      uint64 // of the guest's: asked, and answered by a resolver
+	DNSRetries, DNSFailed                       uint64 // further attempts; queries that vasta itself answered, with an error
 
 	// Frames of other workers' flows that were given to their owners, and frames that other workers gave to this one.
 	HandedOver, TakenOver uint64
@@ -96,6 +103,7 @@ type Worker struct {
 
 	// Levels at the time of the copy.
 	Flows, TCPFlows, UDPFlows, ICMPFlows uint64
+	DNSFlows                             uint64 // sockets toward resolvers, and a timer for them
 	Promised, Held, Budget               uint64 // bytes: advertised to guests, queued for host sockets, limit
 	PagesInUse, FragsInUse               uint64
 
@@ -149,12 +157,13 @@ func (w Worker) MarshalJSON() ([]byte, error) {
 		"udp":      map[string]uint64{"opened": w.UDPOpened, "closed": w.UDPClosed},
 		"handover": map[string]uint64{"out": w.HandedOver, "in": w.TakenOver},
 		"icmp":     map[string]uint64{"opened": w.ICMPOpened, "closed": w.ICMPClosed, "errors_sent": w.ICMPErrorsSent},
+		"dns":      map[string]uint64{"queries": w.DNSQueries, "answers": w.DNSAnswers, "retries": w.DNSRetries, "failed": w.DNSFailed},
 		"system_calls": map[string]uint64{
 			"wait": w.SysWait, "link_read": w.SysLinkRead, "link_write": w.SysLinkWrite,
 			"send": w.SysSend, "recv": w.SysRecv, "socket": w.SysSocket,
 		},
 		"levels": map[string]uint64{
-			"flows": w.Flows, "tcp_flows": w.TCPFlows, "udp_flows": w.UDPFlows, "icmp_flows": w.ICMPFlows,
+			"flows": w.Flows, "tcp_flows": w.TCPFlows, "udp_flows": w.UDPFlows, "icmp_flows": w.ICMPFlows, "dns_flows": w.DNSFlows,
 			"promised_bytes": w.Promised, "held_bytes": w.Held, "budget_bytes": w.Budget,
 			"pages_in_use": w.PagesInUse, "fragments_in_use": w.FragsInUse,
 		},

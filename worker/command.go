@@ -81,6 +81,7 @@ func (w *Worker) Close() error {
 			w.closeDatagram(f)
 		}
 	}
+	w.closeDNS()
 	for _, l := range w.listeners {
 		w.Host.Close(l.fd)
 	}

@@ -112,6 +112,8 @@ func (w *Worker) read(f *flowSlot) (cost int, again bool) {
 		return w.tcpRead(f)
 	case udpFlow:
 		return w.udpRead(f)
+	case dnsFlow:
+		return w.dnsRead(f)
 	default:
 		return w.icmpRead(f)
 	}

@@ -324,8 +324,8 @@ func (r *fuzzRun) check() {
 	if s.Promised > s.Budget || s.Held > s.Promised {
 		r.t.Fatalf("%d bytes are held, %d promised, of a budget of %d", s.Held, s.Promised, s.Budget)
 	}
-	if s.Flows != s.TCPFlows+s.UDPFlows+s.ICMPFlows || s.Flows > maxFuzzFlows {
-		r.t.Fatalf("%d flows: TCP %d, UDP %d, ICMP %d", s.Flows, s.TCPFlows, s.UDPFlows, s.ICMPFlows)
+	if s.Flows != s.TCPFlows+s.UDPFlows+s.ICMPFlows+s.DNSFlows || s.Flows > maxFuzzFlows {
+		r.t.Fatalf("%d flows: TCP %d, UDP %d, ICMP %d, DNS %d", s.Flows, s.TCPFlows, s.UDPFlows, s.ICMPFlows, s.DNSFlows)
 	}
 	for _, s := range r.host.Sockets() {
 		s.TakeSent()

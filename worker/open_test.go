@@ -368,7 +368,7 @@ func TestDestinations(t *testing.T) {
 		{at(alias4, 80), at(guest4, 80), guest4},
 		{at(alias6, 80), at(guest6, 80), guest6},
 		{at(dns4, 53), at(resolver4, 53), dns4},
-		{at(dns6, 53), at(resolver6, 53), dns6},
+		{at(dns6, 53), at(resolver4, 53), dns6},
 		{at(dns4, 80), at(dns4, 80), dns4},
 		{to: at(netip.MustParseAddr("127.0.0.1"), 80)},
 		{to: at(netip.MustParseAddr("224.0.0.251"), 5353)},
@@ -383,7 +383,7 @@ func TestDestinations(t *testing.T) {
 			r := newRig(t)
 			r.dial(tc.to)
 			guest := like(tc.to.Addr())
-			r.inject(udpFrame(at(guest, 5000), tc.to, []byte("?")))
+			r.inject(udpFrame(at(guest, 5000), tc.to, dnsQuery(1, "example.")))
 			r.inject(echoFrame(guest, tc.to.Addr(), 1, 1, nil))
 			r.settle()
 			if !tc.want.IsValid() {

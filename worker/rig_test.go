@@ -95,6 +95,7 @@ func makeRig(t TB, q *linktest.Queue, edit ...func(*worker.Config)) *rig {
 	if r.w, err = worker.New(c); err != nil {
 		t.Fatalf("worker: %v", err)
 	}
+	r.w.SetNaming([]netip.Addr{dns4, dns6}, []netip.AddrPort{at(resolver4, 53), at(resolver6, 53)})
 	return r
 }
 
@@ -116,8 +117,6 @@ func config(t TB, q link.Queue, host hostsock.Host) worker.Config {
 			GuestAlias: [2]netip.Addr{alias4, alias6},
 			Guest:      [2]netip.Addr{guest4, guest6},
 			Gateway:    [2]netip.Addr{gw4, gw6},
-			DNS:        [2]netip.Addr{dns4, dns6},
-			Resolver:   [2]netip.Addr{resolver4, resolver6},
 		},
 		Hold: newPool(t, 32<<20), Send: newPool(t, 32<<20),
 		MTU: 65520, MaxFlows: 1000, Budget: 8 << 20, MaxWindow: 8 << 20, NearWindow: 1 << 20, MaxFlight: 1 << 20,

@@ -141,8 +141,9 @@ func (w *Worker) drain(f *flowSlot) {
 // tcpOpen starts a flow for the SYN in w.seg: the guest gets its answer when the host has connected.
 func (w *Worker) tcpOpen(key flow.Key) {
 	guest := key.GuestAddrPort()
+	resolve := w.forDNS(key.PeerAddrPort())
 	to, ok := w.Map.Outbound(key.PeerAddrPort())
-	if !ok {
+	if !ok && !resolve {
 		w.Stats.Drop(stats.BadDestination)
 		return
 	}
@@ -160,6 +161,10 @@ func (w *Worker) tcpOpen(key flow.Key) {
 	w.Stats.TCPOpened++
 	f.head = makeHeader(w.pkt.Dst, w.pkt.Src, packet.ProtoTCP, 0, hopLimit)
 	f.conn.FromGuest(&w.env, w.tcpConfig(guest, key.PeerAddrPort()), &w.seg)
+	if resolve {
+		w.dnsOpen(f)
+		return
+	}
 	fd, err := w.Host.ConnectTCP(w.Origin[familyOf(to.Addr())], to)
 	if err == 0 {
 		f.fd = fd
@@ -242,7 +247,9 @@ func (w *Worker) tcpEvent(f *flowSlot, failed bool) {
 			return
 		}
 		if err := w.Host.ConnectResult(f.fd); err != 0 {
-			w.connectFailed(f, err)
+			if f.tries == 0 || !w.dnsReconnect(f) {
+				w.connectFailed(f, err)
+			}
 			return
 		}
 		c.Connected()

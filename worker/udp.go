@@ -29,6 +29,10 @@ func (w *Worker) udpInput() {
 		size = int(h.GSOSize)
 	}
 	key := flow.NewKey(packet.ProtoUDP, netip.AddrPortFrom(w.pkt.Src, w.pkt.SrcPort), netip.AddrPortFrom(w.pkt.Dst, w.pkt.DstPort))
+	if w.pkt.DstPort == dnsPort && w.forDNS(key.PeerAddrPort()) {
+		w.dnsInput(size)
+		return
+	}
 	var f *flowSlot
 	if i, ok := w.table.Get(&key); ok {
 		f = w.flows[i]

@@ -195,7 +195,7 @@ func (w *Worker) udpToGuest(f *flowSlot, i int) (n int, ok bool) {
 			break
 		}
 	}
-	return len(pieces), w.udpFrame(f, pieces, total, d.Len)
+	return len(pieces), w.udpFrame(&f.head, f.key.PeerPort, f.key.GuestPort, pieces, total, d.Len)
 }
 
 // udpSegments sends a message that stands for several datagrams: as one frame where the link carries such.
@@ -207,12 +207,12 @@ func (w *Worker) udpSegments(f *flowSlot, d *hostsock.Datagram, room int) bool {
 	buf := d.Bufs[0]
 	if w.feat.USO && d.Len <= maxMessage && d.Len <= maxSegments*d.Segment {
 		w.tx.one[0] = buf[:d.Len]
-		return w.udpFrame(f, w.tx.one[:], d.Len, d.Segment)
+		return w.udpFrame(&f.head, f.key.PeerPort, f.key.GuestPort, w.tx.one[:], d.Len, d.Segment)
 	}
 	for d.Len > 0 {
 		n := min(d.Len, d.Segment)
 		w.tx.one[0] = buf[:n]
-		if !w.udpFrame(f, w.tx.one[:], n, n) {
+		if !w.udpFrame(&f.head, f.key.PeerPort, f.key.GuestPort, w.tx.one[:], n, n) {
 			return false
 		}
 		buf = buf[n:] // what the link has taken is not sent again when there is room for the rest
@@ -221,16 +221,16 @@ func (w *Worker) udpSegments(f *flowSlot, d *hostsock.Datagram, room int) bool {
 	return true
 }
 
-// udpFrame sends n bytes to the guest, as datagrams of size bytes each but for the last. It reports false when the link is full.
-func (w *Worker) udpFrame(f *flowSlot, payload [][]byte, n, size int) bool {
-	l4 := int(f.head.len)
+// udpFrame sends n bytes from one port to another, as datagrams of size bytes each but for the last. It reports false when the link is full.
+func (w *Worker) udpFrame(h *header, from, to uint16, payload [][]byte, n, size int) bool {
+	l4 := int(h.len)
 	head := w.tx.head[:l4+packet.UDPLen]
-	pseudo := f.head.put(head, w.Gateway, packet.UDPLen+n)
+	pseudo := h.put(head, w.Gateway, packet.UDPLen+n)
 	u := head[l4:]
-	putPorts(u, f.key.PeerPort, f.key.GuestPort)
+	putPorts(u, from, to)
 	binary.BigEndian.PutUint16(u[4:], uint16(packet.UDPLen+n))
 	u[6], u[7] = 0, 0
-	w.tx.cur = &f.head
+	w.tx.cur = h
 	w.tx.out = link.Out{Head: head, Payload: payload}
 	if n > size {
 		o := &w.tx.out.Hdr

@@ -91,6 +91,8 @@ type Worker struct {
 	lateAge int     // looks at the events since the first of them was
 	lenders []int32 // flows that borrow payload from the link's batch
 
+	dns dnsState
+
 	inbox *inbox // where other workers put what is ours; nil without a group
 	parcelState
 
@@ -171,6 +173,7 @@ type flowSlot struct {
 	peer   netip.AddrPort // UDP through a listener: the host peer
 	local  netip.Addr     // UDP through a listener: the address of this machine that the peer asked
 	owner  int32          // UDP through a listener: the listener's number, else -1
+	tries  uint8          // TCP to the forwarder of DNS: how many resolvers were tried
 	single bool           // UDP: the host socket takes no message that stands for several datagrams
 	size   int            // UDP: the longest message of those received last
 	last   int64          // when it was last used (UDP, ICMP)
@@ -188,6 +191,7 @@ const (
 	tcpFlow
 	udpFlow
 	icmpFlow
+	dnsFlow // a socket toward a resolver, or the timer of the forwarder
 )
 
 // Kinds of event tokens, in the topmost byte.
@@ -392,7 +396,7 @@ func (w *Worker) event(e *hostsock.Event) {
 		switch f.kind {
 		case tcpFlow:
 			w.tcpEvent(f, e.Error)
-		case udpFlow, icmpFlow:
+		case udpFlow, icmpFlow, dnsFlow:
 			w.makeReady(f)
 		}
 	}
@@ -507,6 +511,8 @@ func (w *Worker) serveTimers() {
 			w.makeDirty(f)
 		case udpFlow, icmpFlow:
 			w.idleTimeout(f)
+		case dnsFlow:
+			w.dnsTimeout()
 		}
 	}
 }
@@ -569,5 +575,7 @@ func (w *Worker) levels(kind flowKind, n int) {
 		s.UDPFlows += d
 	case icmpFlow:
 		s.ICMPFlows += d
+	case dnsFlow:
+		s.DNSFlows += d
 	}
 }

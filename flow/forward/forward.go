@@ -14,9 +14,6 @@ type Map struct {
 	Guest [2]netip.Addr
 	// Gateway is the guest's router: what a peer is shown as, when its own address would mislead the guest.
 	Gateway [2]netip.Addr
-	// DNS is the address inside whose port 53 leads to the host's resolver, Resolver.
-	DNS      [2]netip.Addr
-	Resolver [2]netip.Addr
 }
 
 // The families of a pair.
@@ -24,9 +21,6 @@ const (
 	V4 = 0
 	V6 = 1
 )
-
-// dnsPort is the port that DNS leads from; the resolver is asked on the same.
-const dnsPort = 53
 
 var loopback = [2]netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
 
@@ -47,13 +41,6 @@ func (m *Map) Outbound(dst netip.AddrPort) (to netip.AddrPort, ok bool) {
 	}
 	f := family(a)
 	switch a {
-	case m.DNS[f]:
-		if dst.Port() == dnsPort {
-			return netip.AddrPortFrom(m.Resolver[f], dnsPort), m.Resolver[f].IsValid()
-		}
-		if a == m.Loopback[f] {
-			return netip.AddrPortFrom(loopback[f], dst.Port()), true
-		}
 	case m.Loopback[f]:
 		return netip.AddrPortFrom(loopback[f], dst.Port()), true
 	case m.GuestAlias[f]:

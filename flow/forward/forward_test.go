@@ -24,24 +24,20 @@ func full() *Map {
 		GuestAlias: pair("10.0.2.4", "fd00::4"),
 		Guest:      pair("10.0.2.15", "fd00::15"),
 		Gateway:    pair("10.0.2.1", "fe80::1"),
-		DNS:        pair("10.0.2.3", "fd00::3"),
-		Resolver:   pair("127.0.0.53", "2001:db8::53"),
 	}
 }
 
 // asPasta has the mappings of the default: the gateway's address leads to the host's loopback.
 func asPasta() *Map {
 	m := full()
-	m.Loopback, m.DNS = m.Gateway, m.Gateway
+	m.Loopback = m.Gateway
 	m.GuestAlias = [2]netip.Addr{}
 	return m
 }
 
 func TestOutbound(t *testing.T) {
 	closed := full()
-	closed.Loopback, closed.GuestAlias, closed.DNS = [2]netip.Addr{}, [2]netip.Addr{}, [2]netip.Addr{}
-	deaf := full()
-	deaf.Resolver = [2]netip.Addr{}
+	closed.Loopback, closed.GuestAlias = [2]netip.Addr{}, [2]netip.Addr{}
 	for _, tc := range []struct {
 		name    string
 		m       *Map
@@ -53,18 +49,11 @@ func TestOutbound(t *testing.T) {
 		{"loopback, IPv6", full(), "[fd00::2]:8080", "[::1]:8080"},
 		{"guest's twin", full(), "10.0.2.4:22", "10.0.2.15:22"},
 		{"guest's twin, IPv6", full(), "[fd00::4]:22", "[fd00::15]:22"},
-		{"resolver", full(), "10.0.2.3:53", "127.0.0.53:53"},
-		{"resolver, IPv6", full(), "[fd00::3]:53", "[2001:db8::53]:53"},
-		{"the resolver's address, another port", full(), "10.0.2.3:80", "10.0.2.3:80"},
 		{"gateway that stands for nothing", full(), "10.0.2.1:80", "10.0.2.1:80"},
-		{"no resolver", deaf, "10.0.2.3:53", ""},
 		{"gateway as loopback", asPasta(), "10.0.2.1:80", "127.0.0.1:80"},
-		{"gateway as resolver", asPasta(), "10.0.2.1:53", "127.0.0.53:53"},
 		{"gateway as loopback, IPv6", asPasta(), "[fe80::1]:80", "[::1]:80"},
-		{"gateway as resolver, IPv6", asPasta(), "[fe80::1]:53", "[2001:db8::53]:53"},
 		{"switched off: loopback", closed, "10.0.2.2:80", "10.0.2.2:80"},
 		{"switched off: twin", closed, "10.0.2.4:80", "10.0.2.4:80"},
-		{"switched off: resolver", closed, "10.0.2.3:53", "10.0.2.3:53"},
 		{"127.0.0.1 itself", full(), "127.0.0.1:80", ""},
 		{"the rest of 127/8", full(), "127.255.255.254:80", ""},
 		{"::1 itself", full(), "[::1]:80", ""},
@@ -145,13 +134,12 @@ func anyAddr(t *rapid.T) netip.Addr {
 	return netip.MustParseAddr(rapid.SampledFrom(known).Draw(t, "address"))
 }
 
-// The host's loopback is reached only through the addresses that stand for it and for the resolver, and when these are switched off
-// not at all.
+// The host's loopback is reached only through the addresses that stand for it, and when these are switched off not at all.
 func TestLoopbackStaysClosed(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := rapid.SampledFrom([]*Map{full(), asPasta()}).Draw(t, "map")
 		if rapid.Bool().Draw(t, "closed") {
-			m.Loopback, m.DNS = [2]netip.Addr{}, [2]netip.Addr{}
+			m.Loopback = [2]netip.Addr{}
 		}
 		dst := netip.AddrPortFrom(anyAddr(t), rapid.Uint16().Draw(t, "port"))
 		to, ok := m.Outbound(dst)
@@ -162,7 +150,7 @@ func TestLoopbackStaysClosed(t *testing.T) {
 		if dst.Addr().Is4() {
 			f = V4
 		}
-		if to.Addr().Unmap().IsLoopback() && dst.Addr() != m.Loopback[f] && (dst.Addr() != m.DNS[f] || dst.Port() != 53) {
+		if to.Addr().Unmap().IsLoopback() && dst.Addr() != m.Loopback[f] {
 			t.Fatalf("%v leads to %v", dst, to)
 		}
 		if to.Addr().Is4() != dst.Addr().Is4() {

@@ -4,94 +4,92 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/vasta-net/vasta/flow/forward"
 	"github.com/vasta-net/vasta/internal/options"
 )
 
-// dnsAlias is the IPv4 address inside whose port 53 leads to a resolver that only the host itself can reach. For IPv6 it is the
-// gateway's address.
+// dnsAlias is the IPv4 address inside whose port 53 is the forwarder's. For IPv6 it is the gateway's address.
 var dnsAlias = netip.MustParseAddr("169.254.1.1")
 
-// naming plans how names are resolved inside, from the host's resolv.conf. A resolver that the guest reaches by its own
-// address is left as it is. One that only the host itself can reach is put behind an address that leads to it, and one whose
-// address leads elsewhere inside, such as a router's that the gateway mapping hides, keeps its address for port 53. A resolv.conf
-// is written only where the host's would not do.
-func (p *plan) naming(o *options.Options, resolv []byte) {
+// dnsPort is where resolvers are asked.
+const dnsPort = 53
+
+// naming is how names are resolved inside.
+type naming struct {
+	// at are the addresses of the guest's network whose port 53 is the forwarder's, and resolvers who it asks, in their order.
+	at        []netip.Addr
+	resolvers []netip.AddrPort
+	// servers and search are what the guest is told of, by resolv.conf or otherwise.
+	servers []netip.Addr
+	search  []string
+	// resolvConf is the guest's file; nil when the host has none that it could take the place of.
+	resolvConf []byte
+}
+
+// naming plans how names are resolved inside, from the host's resolv.conf, which is nil when there is none. The guest is told of the
+// forwarder, wherever the host's resolvers are: they may change, one may fail, and some only the host can reach. A resolver whose address
+// leads elsewhere inside, as a router's that the gateway mapping hides, is the forwarder for who asks it by that address.
+func (p *plan) naming(o *options.Options, resolv []byte) (n naming) {
 	servers, rest := parseResolvConf(resolv)
 	m := &p.mapping
-	m.DNS = [2]netip.Addr{o.DNS.Forward.V4, o.DNS.Forward.V6}
-	m.Resolver = [2]netip.Addr{o.DNS.Host.V4, o.DNS.Host.V6}
-	for _, s := range servers {
-		if f := familyOf(s); m.DNS[f].IsValid() && !m.Resolver[f].IsValid() {
-			m.Resolver[f] = s
+	for f, a := range [2]netip.Addr{forward.V4: o.DNS.Forward.V4, forward.V6: o.DNS.Forward.V6} {
+		if !a.IsValid() && m.Gateway[f].IsValid() && (f == forward.V4 || len(n.at) == 0 || o.DNS.ByDHCP) {
+			a = [2]netip.Addr{forward.V4: dnsAlias, forward.V6: m.Gateway[f]}[f]
+		}
+		if a.IsValid() {
+			n.at = append(n.at, a)
 		}
 	}
-	p.search = searchList(o, rest)
-	if o.DNS.NoServers {
-		p.inside.ResolvConf = []byte("# no resolvers: --dns none\n")
-		return
+	n.servers = n.told(p, o)
+	for _, s := range servers {
+		if f := familyOf(s); s == m.Loopback[f] || s == m.GuestAlias[f] {
+			n.at = append(n.at, s)
+		}
 	}
-	inside := o.DNS.Servers
-	if len(inside) == 0 {
-		inside = p.reachable(o, servers)
+	for _, s := range asked(o, servers) {
+		n.resolvers = append(n.resolvers, netip.AddrPortFrom(s, dnsPort))
 	}
-	p.resolvers = inside
-	if slices.Equal(inside, servers) && len(o.DNS.Search) == 0 && !o.DNS.NoSearch {
-		return // the host's own file works inside as well
+	n.search = searchList(o, rest)
+	switch {
+	case o.DNS.NoServers:
+		n.resolvConf = []byte("# no resolvers: --dns none\n")
+	case resolv != nil:
+		n.resolvConf = resolvConf(o, n.servers, rest)
 	}
-	p.inside.ResolvConf = resolvConf(o, inside, rest)
+	return n
 }
 
-// reachable gives the addresses inside of the resolvers, without those that cannot be reached. When there are none, the
-// addresses of --dns-forward remain.
-func (p *plan) reachable(o *options.Options, servers []netip.Addr) (inside []netip.Addr) {
-	fixed := [2]bool{forward.V4: o.DNS.Host.V4.IsValid(), forward.V6: o.DNS.Host.V6.IsValid()}
-	for _, s := range servers {
-		f := familyOf(s)
-		switch m := &p.mapping; {
-		case s.IsLoopback(), s.IsLinkLocalUnicast(), slices.Contains(p.guest, s):
-			alias := dnsAlias
-			if f == forward.V6 {
-				alias = m.Gateway[f]
-			}
-			s = p.lead(alias, s, fixed[f])
-		case s == m.Loopback[f], s == m.GuestAlias[f]:
-			s = p.lead(s, s, fixed[f])
-		}
-		if !s.IsValid() {
-			continue
-		}
-		if s.Is6() && s.IsLinkLocalUnicast() {
-			s = s.WithZone(p.inside.IfName)
-		}
-		inside = append(inside, s)
+// told are the resolvers that the guest is told of: those of --dns, or the forwarder, which needs no more than one address.
+func (n *naming) told(p *plan, o *options.Options) (servers []netip.Addr) {
+	if o.DNS.NoServers || len(o.DNS.Servers) > 0 {
+		return o.DNS.Servers
 	}
-	for f, a := range p.mapping.DNS {
-		if len(inside) == 0 && a.IsValid() && p.mapping.Resolver[f].IsValid() {
-			inside = append(inside, a)
+	for _, a := range n.at {
+		if a.Is6() && a.IsLinkLocalUnicast() {
+			a = a.WithZone(p.inside.IfName)
 		}
+		servers = append(servers, a)
 	}
-	return inside
+	return servers
 }
 
-// lead has port 53 of alias, or of the address that leads to a resolver already, lead to the resolver s, and returns
-// that address. There is one such address for each family: it is not valid when another resolver is behind it, unless that one
-// is fixed by an option, or when the guest lacks the family.
-func (p *plan) lead(alias, s netip.Addr, fixed bool) netip.Addr {
-	f, m := familyOf(s), &p.mapping
-	if !m.Gateway[f].IsValid() || m.Resolver[f].IsValid() && m.Resolver[f] != s && !fixed {
-		return netip.Addr{}
+// asked are the resolvers that are asked for the guest: those of --dns-host, or else the host's.
+func asked(o *options.Options, servers []netip.Addr) []netip.Addr {
+	var fixed []netip.Addr
+	for _, a := range [...]netip.Addr{o.DNS.Host.V4, o.DNS.Host.V6} {
+		if a.IsValid() {
+			fixed = append(fixed, a)
+		}
 	}
-	if !m.Resolver[f].IsValid() {
-		m.Resolver[f] = s
+	switch {
+	case len(fixed) > 0:
+		return fixed
+	case len(servers) > 0:
+		return servers
 	}
-	if !m.DNS[f].IsValid() {
-		m.DNS[f] = alias
-	}
-	return m.DNS[f]
+	return loopbacks[forward.V4 : forward.V4+1] // resolv.conf(5)
 }
 
 func familyOf(a netip.Addr) int {
@@ -105,7 +103,7 @@ func familyOf(a netip.Addr) int {
 func resolvConf(o *options.Options, servers []netip.Addr, rest []string) []byte {
 	var b strings.Builder
 	b.WriteString("# written by vasta for this namespace\n")
-	for _, a := range servers {
+	for _, a := range servers[:min(len(servers), max(1, len(o.DNS.Servers)))] { // the forwarder's addresses all lead to the same
 		fmt.Fprintf(&b, "nameserver %s\n", a)
 	}
 	if len(o.DNS.Search) > 0 {
@@ -163,9 +161,12 @@ func parseResolvConf(b []byte) (servers []netip.Addr, rest []string) {
 	return servers, rest
 }
 
-// hostResolvConf reads the host's resolv.conf. A missing file is an empty one, as for the resolver library.
+// resolvConfPath is the host's file.
+const resolvConfPath = "/etc/resolv.conf"
+
+// hostResolvConf reads the host's resolv.conf; nil when there is none.
 func hostResolvConf() []byte {
-	b, err := os.ReadFile("/etc/resolv.conf")
+	b, err := os.ReadFile(resolvConfPath)
 	if err != nil {
 		return nil
 	}

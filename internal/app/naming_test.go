@@ -32,62 +32,59 @@ func parsed(t *testing.T, args string) *options.Options {
 
 // TestNaming checks what the guest is told of, and where its questions go.
 func TestNaming(t *testing.T) {
+	const alias = "169.254.1.1"
 	for _, tc := range []struct {
 		name, args, resolv string
-		inside             string // resolvers in the file inside, "" when the host's stays
-		leads              string // addresses inside whose port 53 leads to another, and to which
+		inside             string // resolvers in the file inside
+		at, asks           string // where the forwarder is, and who it asks
 	}{
-		{"none", "", "", "", ""},
-		{"reachable", "", "nameserver 198.51.100.53\n", "", ""},
-		{"both families", "", "nameserver 198.51.100.53\nnameserver 2001:db8:53::53\n", "", ""},
-		{"loopback", "", "nameserver 127.0.0.53\n", "169.254.1.1", "169.254.1.1>127.0.0.53"},
-		{"loopback of IPv6", "", "nameserver ::1\n", "2001:db8::1", "2001:db8::1>::1"},
-		{"loopback of both", "", "nameserver 127.0.0.1\nnameserver ::1\n", "169.254.1.1 2001:db8::1", "169.254.1.1>127.0.0.1 2001:db8::1>::1"},
-		{"this machine", "", "nameserver 0.0.0.0\n", "169.254.1.1", "169.254.1.1>127.0.0.1"},
-		{"loopback and another", "", "nameserver 198.51.100.53\nnameserver 127.0.0.1\n", "198.51.100.53 169.254.1.1", "169.254.1.1>127.0.0.1"},
-		{"two on the loopback", "", "nameserver 127.0.0.1\nnameserver 127.0.0.53\n", "169.254.1.1", "169.254.1.1>127.0.0.1"},
-		{"the router, which the gateway mapping hides", "", "nameserver 192.0.2.1\n", "", "192.0.2.1>192.0.2.1"},
-		{"the router, not hidden", "--no-map-gw", "nameserver 192.0.2.1\n", "", ""},
-		{"the router of IPv6", "", "nameserver 2001:db8::1\n", "", "2001:db8::1>2001:db8::1"},
-		{"the host's own address", "", "nameserver 192.0.2.2\n", "169.254.1.1", "169.254.1.1>192.0.2.2"},
-		{"the host's own address, mapped", "--map-guest-addr 192.0.2.9", "nameserver 192.0.2.9\n", "", "192.0.2.9>192.0.2.9"},
-		{"link-local", "", "nameserver fe80::5%eth9\n", "2001:db8::1", "2001:db8::1>fe80::5%eth9"},
-		{"loopback, and the guest lacks the family", "-6", "nameserver 127.0.0.1\nnameserver 2001:db8:53::53\n", "2001:db8:53::53", ""},
-		{"loopback behind a link-local gateway", "-g fe80::1", "nameserver ::1\n", "fe80::1%eth0", "fe80::1>::1"},
-		{"--dns", "-D 198.51.100.9", "nameserver 127.0.0.1\n", "198.51.100.9", ""},
-		{"--dns none", "-D none", "nameserver 127.0.0.1\n", "-", ""},
-		{"--dns-forward", "--dns-forward 10.0.0.53", "nameserver 127.0.0.1\n", "10.0.0.53", "10.0.0.53>127.0.0.1"},
-		{"--dns-forward beside a resolver", "--dns-forward 10.0.0.53", "nameserver 198.51.100.53\n", "", "10.0.0.53>198.51.100.53"},
-		{"--dns-host", "--dns-host 127.0.0.9", "nameserver 127.0.0.1\n", "169.254.1.1", "169.254.1.1>127.0.0.9"},
-		{"--dns-forward and --dns-host", "--dns-forward 10.0.0.53 --dns-host 127.0.0.9", "", "10.0.0.53", "10.0.0.53>127.0.0.9"},
-		{"nonsense", "", "nameserver\nnameserver nobody\n;nameserver ::1\n#nameserver ::1\n", "", ""},
+		{"none", "", "", alias, alias, "127.0.0.1:53"},
+		{"one", "", "nameserver 198.51.100.53\n", alias, alias, "198.51.100.53:53"},
+		{"both families", "", "nameserver 198.51.100.53\nnameserver 2001:db8:53::53\n", alias, alias, "198.51.100.53:53 [2001:db8:53::53]:53"},
+		{"IPv6, and the guest lacks the family", "-4", "nameserver 2001:db8:53::53\n", alias, alias, "[2001:db8:53::53]:53"},
+		{"IPv4, and the guest lacks the family", "-6", "nameserver 127.0.0.1\n", "2001:db8::1", "2001:db8::1", "127.0.0.1:53"},
+		{"loopback", "", "nameserver 127.0.0.53\n", alias, alias, "127.0.0.53:53"},
+		{"this machine", "", "nameserver 0.0.0.0\n", alias, alias, "127.0.0.1:53"},
+		{"the router, which the gateway mapping hides", "", "nameserver 192.0.2.1\n", alias, alias + " 192.0.2.1", "192.0.2.1:53"},
+		{"the router, not hidden", "--no-map-gw", "nameserver 192.0.2.1\n", alias, alias, "192.0.2.1:53"},
+		{"the router of IPv6", "", "nameserver 2001:db8::1\n", alias, alias + " 2001:db8::1", "[2001:db8::1]:53"},
+		{"an address that stands for another", "--map-guest-addr 192.0.2.9", "nameserver 192.0.2.9\n", alias, alias + " 192.0.2.9", "192.0.2.9:53"},
+		{"link-local", "", "nameserver fe80::5%eth9\n", alias, alias, "[fe80::5%eth9]:53"},
+		{"a link-local gateway", "-6 -g fe80::1", "nameserver ::1\n", "fe80::1%eth0", "fe80::1", "[::1]:53"},
+		{"by DHCP too", "--dhcp-dns", "nameserver ::1\n", alias, alias + " 2001:db8::1", "[::1]:53"},
+		{"--dns", "-D 198.51.100.9 -D 2001:db8::9", "nameserver 127.0.0.1\n", "198.51.100.9 2001:db8::9", alias, "127.0.0.1:53"},
+		{"--dns none", "-D none", "nameserver 127.0.0.1\n", "", alias, "127.0.0.1:53"},
+		{"--dns-forward", "--dns-forward 10.0.0.53", "nameserver 127.0.0.1\n", "10.0.0.53", "10.0.0.53", "127.0.0.1:53"},
+		{"--dns-forward of both", "--dns-forward 10.0.0.53 --dns-forward fd00::53", "nameserver 127.0.0.1\n", "10.0.0.53", "10.0.0.53 fd00::53", "127.0.0.1:53"},
+		{"--dns-host", "--dns-host 127.0.0.9", "nameserver 127.0.0.1\n", alias, alias, "127.0.0.9:53"},
+		{"--dns-host of both", "--dns-host ::9 --dns-host 127.0.0.9", "", alias, alias, "127.0.0.9:53 [::9]:53"},
+		{"nonsense", "", "nameserver\nnameserver nobody\n;nameserver ::1\n#nameserver ::1\n", alias, alias, "127.0.0.1:53"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p, err := makePlan(parsed(t, tc.args), testHost(), []byte(tc.resolv))
 			if err != nil {
 				t.Fatal(err)
 			}
+			list := func(v any) string { return strings.Trim(fmt.Sprint(v), "[]") }
 			servers, _ := parseResolvConf(p.inside.ResolvConf)
-			inside := strings.Trim(fmt.Sprint(servers), "[]")
-			if p.inside.ResolvConf != nil && inside == "" {
-				inside = "-"
+			asks := make([]string, 0, len(p.names.resolvers))
+			for _, a := range p.names.resolvers {
+				asks = append(asks, a.String())
 			}
-			var leads []string
-			for f, a := range p.mapping.DNS {
-				if a.IsValid() {
-					leads = append(leads, fmt.Sprintf("%s>%s", a, p.mapping.Resolver[f]))
-				}
-			}
-			if diff := cmp.Diff([]string{tc.inside, tc.leads}, []string{inside, strings.Join(leads, " ")}); diff != "" {
+			got := []string{list(servers), list(p.names.at), strings.Join(asks, " ")}
+			if diff := cmp.Diff([]string{tc.inside, tc.at, tc.asks}, got); diff != "" {
 				t.Error(diff)
 			}
 		})
+	}
+	if p, err := makePlan(parsed(t, ""), testHost(), nil); err != nil || p.inside.ResolvConf != nil || len(p.names.at) != 1 {
+		t.Errorf("a host without resolv.conf: %q inside, %v", p.inside.ResolvConf, err)
 	}
 }
 
 // TestResolvConfLines checks what else the file inside has.
 func TestResolvConfLines(t *testing.T) {
-	const host = "# a comment\nnameserver 127.0.0.1\nsearch example.org example.net\noptions edns0\n\n"
+	const host = "# a comment\nnameserver 127.0.0.1\nnameserver ::1\nsearch example.org example.net\noptions edns0\n\n"
 	for args, want := range map[string]string{
 		"":                 "nameserver 169.254.1.1\nsearch example.org example.net\noptions edns0\n",
 		"-S none":          "nameserver 169.254.1.1\noptions edns0\n",

@@ -163,6 +163,7 @@ func (m *member) build(c *worker.Config, p *plan, o *options.Options, t *netns.T
 	if m.worker, err = worker.New(*c); err != nil {
 		return errors.Join(err, c.Hold.Close(), c.Send.Close())
 	}
+	m.worker.SetNaming(p.names.at, p.names.resolvers)
 	return nil
 }
 

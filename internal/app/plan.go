@@ -20,13 +20,11 @@ type plan struct {
 	inside  netns.Config
 	mapping forward.Map
 	guest   []netip.Addr
-	// resolvers and search are what the guest is told of, by resolv.conf or otherwise.
-	resolvers []netip.Addr
-	search    []string
-	ports     struct{ tcp, udp []forward.Port }
+	names   naming
+	ports   struct{ tcp, udp []forward.Port }
 }
 
-// makePlan works out what the inside looks like. resolv is the host's resolv.conf, empty when there is none.
+// makePlan works out what the inside looks like. resolv is the host's resolv.conf, nil when there is none.
 func makePlan(o *options.Options, host netns.Template, resolv []byte) (*plan, error) {
 	p := &plan{inside: host.Config()}
 	p.inside.MTU = o.Guest.MTU
@@ -47,7 +45,8 @@ func makePlan(o *options.Options, host netns.Template, resolv []byte) (*plan, er
 		return nil, errors.New("the host has no network of the address family asked for: leave out -4 or -6, or give --address and --gateway")
 	}
 	p.hostMapping(o)
-	p.naming(o, resolv)
+	p.names = p.naming(o, resolv)
+	p.inside.ResolvConf = p.names.resolvConf
 	p.forwards(o)
 	return p, nil
 }

@@ -16,7 +16,8 @@ import (
 func (p *plan) gateway(o *options.Options, t *netns.TAP, block *stats.Worker) gateway.Config {
 	c := gateway.Config{MAC: gateway.MAC(o.Guest.GatewayMAC), GuestMAC: gateway.MAC(t.MAC), Guest: p.guest, Stats: block}
 	m := &p.mapping
-	for _, pair := range [][2]netip.Addr{m.Gateway, m.Loopback, m.GuestAlias, m.DNS} {
+	c.Ours = append(c.Ours, p.names.at...)
+	for _, pair := range [][2]netip.Addr{m.Gateway, m.Loopback, m.GuestAlias} {
 		for _, a := range pair {
 			if a.IsValid() {
 				c.Ours = append(c.Ours, a)
@@ -34,7 +35,7 @@ func (p *plan) gateway(o *options.Options, t *netns.TAP, block *stats.Worker) ga
 	if gw.IsLinkLocalUnicast() {
 		c.LinkLocal = gw
 	}
-	names := p.names(o, forward.V6)
+	names := p.told(o, forward.V6)
 	if !o.Filter.NoDHCPv6 {
 		c.DHCP6 = &dhcp.Config6{MAC: c.MAC, Addr: m.Guest[forward.V6], Names: names}
 	}
@@ -47,7 +48,7 @@ func (p *plan) gateway(o *options.Options, t *netns.TAP, block *stats.Worker) ga
 // dhcp4 hands out what the interface inside is configured with already.
 func (p *plan) dhcp4(o *options.Options, t *netns.TAP) *dhcp.Config4 {
 	gw := p.mapping.Gateway[forward.V4]
-	c := &dhcp.Config4{Server: gw, Router: gw, MTU: t.MTU, Names: p.names(o, forward.V4)}
+	c := &dhcp.Config4{Server: gw, Router: gw, MTU: t.MTU, Names: p.told(o, forward.V4)}
 	for _, a := range p.inside.Addrs {
 		if a.Addr() == p.mapping.Guest[forward.V4] {
 			c.Addr = a
@@ -61,18 +62,18 @@ func (p *plan) dhcp4(o *options.Options, t *netns.TAP) *dhcp.Config4 {
 	return c
 }
 
-// names is what DHCP and router advertisements of a family tell of names.
-func (p *plan) names(o *options.Options, f int) dhcp.Names {
+// told is what DHCP and router advertisements of a family tell of names.
+func (p *plan) told(o *options.Options, f int) dhcp.Names {
 	n := dhcp.Names{Host: o.DNS.Hostname, FQDN: o.DNS.FQDN}
 	if o.DNS.ByDHCP {
-		for _, a := range p.resolvers {
+		for _, a := range p.names.servers {
 			if a = a.WithZone(""); familyOf(a) == f {
 				n.DNS = append(n.DNS, a)
 			}
 		}
 	}
 	if o.DNS.SearchByDHCP {
-		for _, d := range p.search {
+		for _, d := range p.names.search {
 			if d = strings.TrimSuffix(d, "."); dhcp.IsDomain(d) { // what resolv.conf says need not be one
 				n.Search = append(n.Search, d)
 			}

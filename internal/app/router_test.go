@@ -21,7 +21,7 @@ func TestGateway(t *testing.T) {
 		{Dst: netip.MustParsePrefix("10.0.0.0/8"), Gateway: netip.MustParseAddr("192.0.2.7")},
 	}
 	const resolv = "nameserver 198.51.100.53\nnameserver 2001:db8:53::53\nsearch a.example b.example. .\n"
-	dns4, dns6 := []netip.Addr{netip.MustParseAddr("198.51.100.53")}, []netip.Addr{netip.MustParseAddr("2001:db8:53::53")}
+	dns4, dns6 := []netip.Addr{netip.MustParseAddr("169.254.1.1")}, []netip.Addr{netip.MustParseAddr("2001:db8::1")}
 	search := []string{"a.example", "b.example"}
 	type result struct {
 		DHCP4  *dhcp.Config4
