@@ -349,3 +349,17 @@ func comma(s string) string { return strings.ReplaceAll(s, ",", ",,") }
 
 // word makes a word of the kernel's command line out of any string.
 func word(s string) string { return hex.EncodeToString([]byte(s)) }
+
+// Install puts a program into the shared folder and returns its path.
+func (m *Machine) Install(name string, content io.Reader) (string, error) {
+	to := filepath.Join(m.Dir(), name)
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)
+	if err != nil {
+		return "", fmt.Errorf("machine: %w", err)
+	}
+	_, err = io.Copy(out, content)
+	if err := errors.Join(err, out.Close()); err != nil {
+		return "", fmt.Errorf("machine: %w", err)
+	}
+	return to, nil
+}

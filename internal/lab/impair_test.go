@@ -1,0 +1,137 @@
+//go:build lab
+
+package lab_test
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	"github.com/vasta-net/vasta/internal/lab"
+)
+
+// TestImpairments looks at each thing that an impairment does to datagrams, in either direction. It runs in the guest machine.
+func TestImpairments(t *testing.T) {
+	l := newLab(t)
+	server, err := l.Inet.ListenPacket("udp", net.JoinHostPort(lab.InetAddr4.Addr().String(), "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	client, err := l.Host.Dial("udp", server.LocalAddr().String(), time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+
+	directions := []struct {
+		name   string
+		on     *lab.Namespace
+		impair func(*lab.Namespace, string, lab.Impairment) error
+	}{
+		{"sent", l.Host, (*lab.Namespace).ImpairSent},
+		{"received", l.Inet, (*lab.Namespace).ImpairReceived},
+	}
+	for _, d := range directions {
+		// send sends a datagram through an impairment, if one is given, and counts what arrives, and tells when the first did.
+		send := func(i *lab.Impairment, word string, wait time.Duration) (copies int, first time.Duration) {
+			t.Helper()
+			if i != nil {
+				if err := d.impair(d.on, lab.LinkName, *i); err != nil {
+					t.Fatal(err)
+				}
+			}
+			began := time.Now()
+			if _, err := client.Write([]byte(word)); err != nil {
+				t.Fatal(err)
+			}
+			if err := server.SetReadDeadline(began.Add(wait)); err != nil {
+				t.Fatal(err)
+			}
+			b := make([]byte, 100)
+			for {
+				n, _, err := server.ReadFrom(b)
+				if err != nil {
+					return copies, first
+				}
+				if string(b[:n]) == word {
+					if copies++; copies == 1 {
+						first = time.Since(began)
+					}
+				}
+			}
+		}
+		const wait = 500 * time.Millisecond
+		t.Run(d.name, func(t *testing.T) {
+			if n, _ := send(nil, "plain", wait); n != 1 {
+				t.Errorf("%d copies without an impairment", n)
+			}
+			if n, _ := send(&lab.Impairment{Loss: 100}, "lost", wait); n != 0 {
+				t.Errorf("%d copies of what is lost", n)
+			}
+			if n, _ := send(&lab.Impairment{Duplicate: 100}, "twice", wait); n != 2 {
+				t.Errorf("%d copies of what is duplicated", n)
+			}
+			if n, first := send(&lab.Impairment{Delay: 700 * time.Millisecond}, "late", 5*wait); n != 1 || first < 700*time.Millisecond {
+				t.Errorf("%d copies of what is delayed, after %v", n, first)
+			}
+			// All overtake: the delay is nobody's.
+			if n, first := send(&lab.Impairment{Reorder: 100, Delay: 5 * time.Second}, "early", time.Second); n != 1 || first > time.Second {
+				t.Errorf("%d copies of what overtakes, after %v", n, first)
+			}
+			if err := d.on.Mend(lab.LinkName); err != nil {
+				t.Fatal(err)
+			}
+			if n, _ := send(nil, "mended", wait); n != 1 {
+				t.Errorf("%d copies of what is mended", n)
+			}
+			if err := d.on.Mend(lab.LinkName); err != nil {
+				t.Errorf("where there is nothing to mend: %v", err)
+			}
+		})
+	}
+}
+
+// TestBottleneck sends more than the queue holds, at once.
+func TestBottleneck(t *testing.T) {
+	l := newLab(t)
+	if err := l.SetMTU(1500); err != nil {
+		t.Fatal(err)
+	}
+	const queue = 10
+	if err := l.Host.Narrow(lab.LinkName, lab.Bottleneck{Rate: 1_000_000, Queue: queue}); err != nil {
+		t.Fatal(err)
+	}
+	server, err := l.Inet.ListenPacket("udp", net.JoinHostPort(lab.InetAddr4.Addr().String(), "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	client, err := l.Host.Dial("udp", server.LocalAddr().String(), time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	began := time.Now()
+	const sent = 100
+	for range sent {
+		if _, err := client.Write(make([]byte, 1472)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// At 12 ms a packet, the queue is empty after 0.12 s.
+	drained := 2 * time.Second
+	if err := server.SetReadDeadline(began.Add(drained)); err != nil {
+		t.Fatal(err)
+	}
+	arrived := 0
+	for b := make([]byte, 2000); ; arrived++ {
+		if _, _, err := server.ReadFrom(b); err != nil {
+			break
+		}
+	}
+	// Some leave while others come: as many as fit into the time that sending took, with the bucket of two.
+	if most := queue + 3 + int(drained/(12*time.Millisecond)); arrived < queue || arrived > min(most, sent-1) {
+		t.Errorf("%d of %d packets came through a queue of %d", arrived, sent, queue)
+	}
+}
