@@ -88,8 +88,8 @@ func NewDevice(c DeviceConfig) (Device, error) {
 	}
 	e := deviceEnd{
 		ring: c.Ring, memory: c.Memory, limit: limit, taken: make([]taken, c.Size),
-		// Room for the longest chain with each piece in two regions, so that a batch is cut short, but never a chain that keeps to the limit.
-		spans: make([][]byte, 2*limit),
+		// Room for the longest chain with each piece in two regions, and for a batch of usual ones.
+		spans: make([][]byte, 2*limit+usualSpans),
 		order: make([]uint16, 1<<bits.Len(uint(c.Size-1))),
 	}
 	var d Device
@@ -101,9 +101,13 @@ func NewDevice(c DeviceConfig) (Device, error) {
 	return d, d.Reset(Start(c.Format))
 }
 
+// usualSpans is room for the pieces of 32 chains of 16.
+const usualSpans = 512
+
 // taken is what the device knows of a chain in flight, under its id.
 type taken struct {
 	in    uint32 // bytes that it may write
+	nth   uint32 // deviceEnd.nth when it was taken: an id may have named another chain before
 	count uint16 // descriptors in the ring
 	live  bool
 }
@@ -231,7 +235,7 @@ func (e *deviceEnd) table(at int, addr uint64, n uint32) []byte {
 // accept enters a chain that was read to its end, under its id, with the number of descriptors that it takes in the ring.
 func (e *deviceEnd) accept(c *chain, id uint16, count int) Chain {
 	in := uint32(min(c.in, math.MaxUint32))
-	e.taken[id] = taken{in: in, count: uint16(count), live: true}
+	e.taken[id] = taken{in: in, nth: e.nth, count: uint16(count), live: true}
 	e.order[int(e.nth)&(len(e.order)-1)] = id
 	e.nth++
 	e.inFlight++
@@ -239,10 +243,11 @@ func (e *deviceEnd) accept(c *chain, id uint16, count int) Chain {
 	return Chain{Out: e.spans[c.first:mid:mid], In: e.spans[mid:end:end], InLen: in, ID: id}
 }
 
-// last is the id of the k-th last chain taken, when it is in flight still.
-func (e *deviceEnd) last(k int) (uint16, bool) {
-	id := e.order[int(e.nth-uint32(k))&(len(e.order)-1)]
-	return id, e.taken[id].live
+// last is the id of the k-th last chain taken, and whether it is in flight still.
+func (e *deviceEnd) last(k int) (id uint16, inFlight bool) {
+	nth := e.nth - uint32(k)
+	id = e.order[int(nth)&(len(e.order)-1)]
+	return id, e.taken[id].live && e.taken[id].nth == nth
 }
 
 // canUntake says whether the last n chains are all in flight.

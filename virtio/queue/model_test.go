@@ -2,6 +2,7 @@ package queue_test
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -297,6 +298,9 @@ func (m *model) check(t *rapid.T) {
 // TestQueueAgainstModel: every buffer comes back exactly once, with what was written; rows 16 to 42 of the checklist where they concern two ends
 // that keep to the specification.
 func TestQueueAgainstModel(t *testing.T) {
+	if err := flag.Set("rapid.steps", "100"); err != nil { // long enough for ids to be used again in another order
+		t.Fatal(err)
+	}
 	for _, format := range []queue.Format{queue.Split, queue.Packed} {
 		for _, eventIdx := range []bool{false, true} {
 			for _, indirect := range []bool{false, true} {

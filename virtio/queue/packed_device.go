@@ -9,7 +9,7 @@ type packedDevice struct {
 
 	avail ringPos // of the next descriptor to take
 	used  ringPos // of the next descriptor to mark used
-	slots int     // descriptors taken and not returned
+	slots int     // descriptors between the two: taken and not returned
 
 	moved int // descriptors returned since the last ShouldNotify
 }
@@ -20,7 +20,11 @@ func (d *packedDevice) Reset(pos Position) error {
 	if err := d.reset(pos); err != nil {
 		return err
 	}
-	d.avail, d.used, d.slots, d.moved = posOf(pos.Avail), posOf(pos.Used), 0, 0
+	d.avail, d.used, d.moved = posOf(pos.Avail), posOf(pos.Used), 0
+	// What was in flight between the two stays out: the driver gets it back by a reset of its own.
+	if d.slots = int(d.avail.off) - int(d.used.off); d.avail.wrap != d.used.wrap {
+		d.slots += d.ring.Size
+	}
 	return nil
 }
 

@@ -22,7 +22,7 @@ func (d *splitDevice) Reset(pos Position) error {
 	if err := d.reset(pos); err != nil {
 		return err
 	}
-	// What was in flight between the two is lost: the driver gets it back by a reset of its own.
+	// What was in flight between the two stays out: the driver gets it back by a reset of its own.
 	d.availIdx, d.usedIdx, d.told, d.untold, d.flags = pos.Avail, pos.Used, pos.Used, 0, 0
 	return nil
 }
@@ -45,7 +45,7 @@ func (d *splitDevice) Take(chains []Chain) (int, error) {
 	idx := d.offered()
 	ready := int(idx - d.availIdx)
 	// A buffer has one descriptor at least, so there are never more of them out than the ring has descriptors.
-	if limit := d.ring.Size - d.inFlight; ready > limit {
+	if limit := d.ring.Size - int(d.availIdx-d.usedIdx); ready > limit {
 		d.broken(FaultAvailIndex, int(d.availIdx), uint64(idx), uint64(limit))
 		return 0, d.err
 	}
