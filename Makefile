@@ -1,6 +1,6 @@
 # make run    builds vasta and runs its demonstration
 # make test   installs what the tests need with apt when it is missing, then runs every test
-# The rest: build, race, lint, fuzz, bench, soak, install, uninstall, clean. CONTRIBUTING.md says when to use which.
+# The rest: build, race, test-arm64, lint, fuzz, bench, soak, install, uninstall, clean. CONTRIBUTING.md says when to use which.
 
 SHELL   := /bin/bash
 GO      ?= go
@@ -33,10 +33,10 @@ TESTFLAGS ?= -timeout 180s -count=1 -p 1
 WHOLE     := timeout --signal=INT 15m
 SOAKTIME  ?= 10m
 # The race detector cannot judge memory that is mapped outside the Go heap: it runs where everything is on the heap.
-RACED     := ^github.com/vasta-net/vasta/(flow|hostsock|internal/options|packet|ring|stats|timer)(/|$$)
+RACED     := ^github.com/vasta-net/vasta/(flow|hostsock|internal/options|packet|ring|stats|timer|virtio/queue)(/|$$)
 LINTER    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: all build run test prepare vet race lint fuzz bench soak install uninstall clean
+.PHONY: all build run test test-arm64 explore prepare vet race lint fuzz bench soak install uninstall clean
 
 all: build
 
@@ -46,8 +46,17 @@ build:
 run: build
 	./bin/vasta demo
 
-test: prepare vet
+test: prepare vet explore
 	$(WHOLE) $(GO) test $(TESTFLAGS) $(TESTEXEC) ./...
+
+# The rings' notification protocol over all interleavings: the tag puts the explorer's memory in the place of the atomics.
+explore:
+	$(GO) test $(TESTFLAGS) -tags explore -run 'TestNoWakeUpLost|TestExplorer' ./virtio/queue
+
+# What stands on the layout of shared memory, on another architecture. It shows layout and alignment; qemu does not reorder as arm64 does.
+test-arm64:
+	command -v qemu-aarch64-static >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends qemu-user-static; }
+	GOARCH=arm64 $(GO) test $(TESTFLAGS) -exec qemu-aarch64-static ./virtio/...
 
 prepare:
 	$(SUDO) .ci/prepare

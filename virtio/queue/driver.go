@@ -84,12 +84,12 @@ func NewDriver(c DriverConfig) (Driver, error) {
 		return nil, err
 	}
 	if c.Tables.Segments > 0 {
-		switch n := c.Size * c.Tables.Segments * descLen; {
+		switch n := uint64(c.Size) * uint64(c.Tables.Segments) * descLen; {
 		case !c.Indirect:
 			return nil, fmt.Errorf("virtio queue: indirect tables, but VIRTIO_F_INDIRECT_DESC was not negotiated")
 		case c.Tables.Segments > c.Size:
 			return nil, fmt.Errorf("virtio queue: indirect tables of %d descriptors; a chain has at most %d, the size of the ring", c.Tables.Segments, c.Size)
-		case len(c.Tables.Mem) < n:
+		case uint64(len(c.Tables.Mem)) < n:
 			return nil, fmt.Errorf("virtio queue: indirect tables have %d bytes; %d of %d descriptors need %d", len(c.Tables.Mem), c.Size, c.Tables.Segments, n)
 		}
 	}
