@@ -35,6 +35,7 @@ func (p *Pool) GetFrag() (f Frag, ok bool) {
 	}
 	p.frags++
 	p.stats.FragAlloc++
+	p.stats.PeakFrags = max(p.stats.PeakFrags, uint64(p.frags))
 	return Frag(pg)*fragsPerPage + Frag(i), true
 }
 

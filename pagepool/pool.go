@@ -45,6 +45,8 @@ type Stats struct {
 	Cut        uint64 // pages cut into fragments
 	FragAlloc  uint64 // fragments taken
 	FragEmpty  uint64 // fragments refused because all pages are in use
+	PeakPages  uint64 // the most pages that were in use at a time
+	PeakFrags  uint64 // the same of fragments
 }
 
 // Pool is an arena and the pages in it.
@@ -95,6 +97,7 @@ func (p *Pool) Get() (pg Page, ok bool) {
 		return 0, false
 	}
 	p.pages[pg].refs = 1
+	p.stats.PeakPages = max(p.stats.PeakPages, uint64(p.InUse()))
 	return pg, true
 }
 

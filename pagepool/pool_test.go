@@ -228,7 +228,7 @@ func TestStats(t *testing.T) {
 	}
 	p.Put(a)
 	p.Put(b)
-	want := Stats{AllocFast: 2, AllocSlow: 2, AllocEmpty: 2, Recycled: 4, Cut: 1, FragAlloc: 1, FragEmpty: 1}
+	want := Stats{AllocFast: 2, AllocSlow: 2, AllocEmpty: 2, Recycled: 4, Cut: 1, FragAlloc: 1, FragEmpty: 1, PeakPages: 2, PeakFrags: 1}
 	if p.Stats() != want {
 		t.Errorf("counters are %+v, want %+v", p.Stats(), want)
 	}

@@ -82,6 +82,7 @@ type Worker struct {
 	RxFrames, RxBytes uint64 // from the guest
 	TxFrames, TxBytes uint64 // to the guest
 	Drops             [NumReasons]uint64
+	Evictions         [NumShortages]uint64 // idle flows ended to make room
 
 	TCPOpened, TCPAccepted, TCPClosed, TCPReset uint64
 	TCPRetransmits, TCPTimeouts                 uint64 // toward the guest: frames sent again, retransmission timers that ran out
@@ -106,6 +107,9 @@ type Worker struct {
 	DNSFlows                             uint64 // sockets toward resolvers, and a timer for them
 	Promised, Held, Budget               uint64 // bytes: advertised to guests, queued for host sockets, limit
 	PagesInUse, FragsInUse               uint64
+
+	// The most that some of these levels have been. The sum of several workers' is what they may have reached together.
+	PeakFlows, PeakPromised, PeakPages, PeakFrags uint64
 
 	// Residence is how long frames were inside, by direction (see worker.residence).
 	Residence struct{ FromGuest, ToGuest Histogram }
@@ -133,6 +137,9 @@ func (w *Worker) Add(o *Worker) {
 	for r, n := range o.Drops {
 		w.Drops[r] += n
 	}
+	for s, n := range o.Evictions {
+		w.Evictions[s] += n
+	}
 	w.Residence.FromGuest.Merge(&o.Residence.FromGuest)
 	w.Residence.ToGuest.Merge(&o.Residence.ToGuest)
 }
@@ -145,9 +152,13 @@ func (w Worker) MarshalJSON() ([]byte, error) {
 			drops[Reason(r).String()] = n
 		}
 	}
+	evictions := make(map[string]uint64)
+	for s, n := range w.Evictions {
+		evictions[Shortage(s).String()] = n
+	}
 	return json.Marshal(map[string]any{
 		"rx_frames": w.RxFrames, "rx_bytes": w.RxBytes, "tx_frames": w.TxFrames, "tx_bytes": w.TxBytes,
-		"drops": drops, "dropped": w.Dropped(),
+		"drops": drops, "dropped": w.Dropped(), "evictions": evictions,
 		"tcp": map[string]uint64{
 			"opened": w.TCPOpened, "accepted": w.TCPAccepted, "closed": w.TCPClosed, "reset": w.TCPReset,
 			"retransmits": w.TCPRetransmits, "timeouts": w.TCPTimeouts, "fast_recoveries": w.TCPFastRecoveries,
@@ -166,6 +177,9 @@ func (w Worker) MarshalJSON() ([]byte, error) {
 			"flows": w.Flows, "tcp_flows": w.TCPFlows, "udp_flows": w.UDPFlows, "icmp_flows": w.ICMPFlows, "dns_flows": w.DNSFlows,
 			"promised_bytes": w.Promised, "held_bytes": w.Held, "budget_bytes": w.Budget,
 			"pages_in_use": w.PagesInUse, "fragments_in_use": w.FragsInUse,
+		},
+		"peaks": map[string]uint64{
+			"flows": w.PeakFlows, "promised_bytes": w.PeakPromised, "pages_in_use": w.PeakPages, "fragments_in_use": w.PeakFrags,
 		},
 		"residence": map[string]map[string]uint64{
 			"from_guest": w.Residence.FromGuest.summary(), "to_guest": w.Residence.ToGuest.summary(),

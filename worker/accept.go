@@ -56,6 +56,9 @@ func (w *Worker) tcpAccept(index int32) (again bool) {
 		case unix.ECONNABORTED, unix.EINTR, unix.EPROTO:
 			w.Stats.Drop(stats.HostError)
 		default:
+			if w.madeRoom(err) {
+				continue
+			}
 			w.listenerFailed(err)
 			return true
 		}
@@ -90,7 +93,7 @@ func (w *Worker) tcpAdopt(fd int, key flow.Key) {
 	var f *flowSlot
 	if _, taken := w.table.Get(&key); taken {
 		reason = stats.NoPorts
-	} else if !w.env.Budget.Admit() {
+	} else if !w.admit() {
 		reason = stats.BudgetSpent
 	} else if f = w.newFlow(tcpFlow, key); f == nil {
 		reason = stats.FlowTableFull

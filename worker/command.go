@@ -63,6 +63,9 @@ func (w *Worker) Snapshot() stats.Worker {
 	}
 	s.PagesInUse = uint64(w.Hold.InUse() + w.Send.InUse())
 	s.FragsInUse = uint64(w.Hold.FragsInUse() + w.Send.FragsInUse())
+	s.PeakPromised = uint64(w.env.Budget.Peak)
+	hold, send := w.Hold.Stats(), w.Send.Stats()
+	s.PeakPages, s.PeakFrags = hold.PeakPages+send.PeakPages, hold.PeakFrags+send.PeakFrags
 	return s
 }
 

@@ -61,6 +61,9 @@ func (w *Worker) icmpOpen(key flow.Key) *flowSlot {
 	f.head = makeHeader(w.pkt.Dst, w.pkt.Src, w.pkt.Proto, 0, hopLimit)
 	// With the guest's identifier the socket could take another's replies: the kernel lets ping sockets share one.
 	fd, err := w.Host.OpenPing(0, to.Addr())
+	if w.madeRoom(err) {
+		fd, err = w.Host.OpenPing(0, to.Addr())
+	}
 	opened := w.datagramOpened(f, fd, err)
 	if err == unix.EACCES && w.pingRefused.CompareAndSwap(false, true) {
 		w.Log.Warn("ping: this user may not open echo sockets; as root: sysctl -w net.ipv4.ping_group_range='0 2147483647'")

@@ -12,7 +12,7 @@ var kindNames = [...]string{freeSlot: "none", tcpFlow: "TCP", udpFlow: "UDP", ic
 
 var endings = [...]string{
 	tcp.NotOver: "closed", tcp.Finished: "finished", tcp.GuestReset: "reset by the guest",
-	tcp.HostReset: "reset by the host", tcp.GuestSilent: "the guest is silent",
+	tcp.HostReset: "reset by the host", tcp.GuestSilent: "the guest is silent", tcp.Evicted: "evicted",
 }
 
 // talks reports whether flows are logged. It is asked once: what is written for each flow costs much more than the flow.

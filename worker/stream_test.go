@@ -523,34 +523,68 @@ func TestResetWhileLinkFull(t *testing.T) {
 }
 
 // TestSendMemorySpent: when there is no page to read into, the host's data waits in its socket, the worker sleeps, and it
-// goes on when the guest has acknowledged something.
+// goes on when guests have acknowledged something.
 func TestSendMemorySpent(t *testing.T) {
+	const pages, n = 4, 1 << 20
 	r := newRig(t, func(c *worker.Config) {
 		_ = c.Send.Close()
-		c.Send = newPool(t, 4<<16)
+		c.Send = newPool(t, pages<<16)
 	})
-	c, d := r.connect(at(server4, 80)), r.connect(at(server6, 80))
-	c.quiet = true
-	const n = 1 << 20
-	c.deliver(r.host.Sockets()[0], 1, n)
-	r.pump()
-	if c.rcvNxt < 2<<16 {
-		t.Fatalf("only %d bytes reached the guest", c.rcvNxt-1)
+	var silent []*guestConn
+	for i := range pages { // each may have one page, which it keeps
+		c := r.connect(at(server4, 80))
+		c.quiet = true
+		c.deliver(r.host.Sockets()[i], 1, n)
+		r.pump()
+		if c.rcvNxt < 2 {
+			t.Fatalf("flow %d: nothing reached the guest", i)
+		}
+		silent = append(silent, c)
 	}
+	d := r.connect(at(server6, 80))
 	before := r.calls()
-	d.deliver(r.host.Sockets()[1], 1, n)
+	d.deliver(r.host.Last(), 1, n)
 	r.run(100 * millisecond)
 	if calls := r.calls() - before; calls > 300 {
 		t.Errorf("%d calls of the host in 100 ms", calls)
 	}
-	c.quiet = false
+	r.pump()
+	if d.rcvNxt != 1 {
+		t.Errorf("%d bytes reached the guest without a page to read into", d.rcvNxt-1)
+	}
 	for range 100 {
-		c.ack()
+		for _, c := range silent {
+			c.quiet = false
+			c.ack()
+		}
 		r.run(10 * millisecond)
 		r.pump()
 	}
-	if c.rcvNxt != n+1 || d.rcvNxt != n+1 {
-		t.Errorf("the guest has %d and %d bytes, want %d", c.rcvNxt-1, d.rcvNxt-1, n)
+	for _, c := range append(silent, d) {
+		if c.rcvNxt != n+1 {
+			t.Errorf("flow %d: the guest has %d bytes, want %d", c.flow, c.rcvNxt-1, n)
+		}
+	}
+}
+
+// TestSilentGuests: connections whose guest does not acknowledge leave memory for one whose guest does, which runs on.
+func TestSilentGuests(t *testing.T) {
+	const pages, n = 32, 1 << 20
+	r := newRig(t, func(c *worker.Config) {
+		_ = c.Send.Close()
+		c.Send = newPool(t, pages<<16)
+	})
+	for range 20 {
+		c := r.connect(at(server4, 80))
+		c.quiet = true
+		c.deliver(r.host.Last(), 1, n)
+	}
+	r.pump()
+	d := r.connect(at(server6, 80))
+	d.deliver(r.host.Last(), 1, n)
+	r.pump()
+	if d.rcvNxt != n+1 || r.stats.Drops[stats.NoBuffers] > 0 {
+		t.Errorf("the guest has %d bytes of %d; %d times there was no page", d.rcvNxt-1, n, r.stats.Drops[stats.NoBuffers])
 	}
 }
 

@@ -60,6 +60,7 @@ func (w *Worker) tcpSegment(f *flowSlot) {
 	if f.lent > 0 && (f.lent+len(w.seg.Payload) > maxLent || !w.seg.Plain()) {
 		w.settle(f)
 	}
+	w.hears(f)
 	c.Input(&w.env, &w.seg)
 	if f.lent == 0 {
 		w.lenders = append(w.lenders, f.index)
@@ -91,6 +92,10 @@ func (w *Worker) settle(f *flowSlot) {
 		taken = w.hostSend(f, b)
 	}
 	c.Settle(&w.env, taken)
+	if f.spoke {
+		f.spoke = false
+		w.used(f)
+	}
 	if c.HeldBytes() > 0 && f.writable {
 		w.drain(f)
 	}
@@ -134,7 +139,11 @@ func (w *Worker) drain(f *flowSlot) {
 	c := &f.conn
 	for f.writable && c.HeldBytes() > 0 {
 		w.iov = c.Held(&w.env, w.iov[:0], maxLent)
-		c.Drained(&w.env, w.hostSend(f, w.iov))
+		n := w.hostSend(f, w.iov)
+		if n > 0 {
+			w.used(f)
+		}
+		c.Drained(&w.env, n)
 	}
 }
 
@@ -147,7 +156,7 @@ func (w *Worker) tcpOpen(key flow.Key) {
 		w.Stats.Drop(stats.BadDestination)
 		return
 	}
-	if !w.env.Budget.Admit() {
+	if !w.admit() {
 		w.refuseSyn(stats.BudgetSpent)
 		return
 	}
@@ -166,6 +175,9 @@ func (w *Worker) tcpOpen(key flow.Key) {
 		return
 	}
 	fd, err := w.Host.ConnectTCP(w.Origin[familyOf(to.Addr())], to)
+	if w.madeRoom(err) {
+		fd, err = w.Host.ConnectTCP(w.Origin[familyOf(to.Addr())], to)
+	}
 	if err == 0 {
 		f.fd = fd
 		err = w.Host.Watch(fd, token(tokenFlow, f.gen, f.index))
@@ -299,6 +311,7 @@ func (w *Worker) tcpRead(f *flowSlot) (cost int, again bool) {
 	case n == 0:
 		f.readable, f.eof = false, true
 		c.HostEOF()
+		w.used(f)
 	default:
 		f.bulk = n >= c.FrameLen()
 		if n < want && !f.ended {
@@ -306,6 +319,7 @@ func (w *Worker) tcpRead(f *flowSlot) (cost int, again bool) {
 		}
 		cost += n
 		w.queueRead(c, n)
+		w.used(f)
 	}
 	w.keepPages(1)
 	if !w.tcpOutput(f) {

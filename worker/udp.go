@@ -72,6 +72,9 @@ func (w *Worker) udpOpen(key flow.Key) *flowSlot {
 	}
 	from.Addr = netip.AddrPortFrom(local, key.GuestPort)
 	fd, err := w.Host.OpenUDP(from, to, false)
+	if w.madeRoom(err) {
+		fd, err = w.Host.OpenUDP(from, to, false)
+	}
 	if err == unix.EADDRINUSE || err == unix.EACCES {
 		from.Addr = netip.AddrPortFrom(local, 0)
 		fd, err = w.Host.OpenUDP(from, to, false)
@@ -128,6 +131,7 @@ func openReason(err hostsock.Errno) stats.Reason {
 // touch postpones the idle timeout of a datagram flow. The wheel is left alone: the timeout looks at f.last.
 func (w *Worker) touch(f *flowSlot) {
 	f.last = w.now
+	w.used(f)
 	if !w.wheel.Armed(f.index) {
 		w.wheel.Set(f.index, w.now+w.idleLimit(f))
 	}
@@ -172,6 +176,9 @@ func (w *Worker) closeDatagram(f *flowSlot) {
 func (w *Worker) readPages(n int) bool {
 	for len(w.pages) < n {
 		page, ok := w.Send.Get()
+		if !ok && len(w.pages) == 0 && w.evict(stats.OfSendMemory) {
+			page, ok = w.Send.Get()
+		}
 		if !ok {
 			break
 		}

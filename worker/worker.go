@@ -62,6 +62,8 @@ type Config struct {
 	UDPFirst  int64 // the same for one that was not answered
 	ICMPIdle  int64 // the same for an echo flow
 
+	EvictAges EvictAges // how long flows have to be unused before they make room for others
+
 	NoTCP, NoUDP, NoICMP bool
 	Origin               [2]hostsock.Origin // of outbound sockets, by forward.V4 and V6
 
@@ -85,7 +87,8 @@ type Worker struct {
 
 	flows   []*flowSlot // by flow number; nil or free ones are listed in free
 	free    []int32
-	turns   turns   // flows whose host socket may be read
+	turns   turns // flows whose host socket may be read
+	ages    ageLists
 	dirty   []int32 // flows that have something to say to the guest
 	late    []int32 // flows whose ACK was put off
 	lateAge int     // looks at the events since the first of them was
@@ -182,6 +185,8 @@ type flowSlot struct {
 	readySince int64 // since when the host socket may be read, 0: it may not
 	deficit    int   // work that it may do in this turn
 	greedy     bool  // it moved a whole frame in its last one
+	spoke      bool  // the guest has used the flow in this batch
+	usedAt     int64 // when it was last used, see usedEvery
 }
 
 type flowKind uint8
@@ -216,6 +221,7 @@ func New(c Config) (*Worker, error) {
 		iov:    make([][]byte, 0, 64),
 	}
 	w.wheel = timer.New(w.now)
+	w.ages = newAgeLists()
 	w.inside.looked, w.inside.link = w.now, w.now
 	w.emit = w.emitWhole
 	if w.Log == nil {
@@ -517,8 +523,8 @@ func (w *Worker) serveTimers() {
 	}
 }
 
-// newFlow takes a slot for a flow with the given key, and enters it into the table. nil says that there is no room.
-func (w *Worker) newFlow(kind flowKind, key flow.Key) *flowSlot {
+// takeSlot takes a slot for a flow with the given key, and enters it into the table. nil says that there is no room.
+func (w *Worker) takeSlot(kind flowKind, key flow.Key) *flowSlot {
 	if !w.claim(&key) {
 		return nil
 	}
@@ -539,6 +545,7 @@ func (w *Worker) newFlow(kind flowKind, key flow.Key) *flowSlot {
 		w.flows = append(w.flows, f)
 	}
 	*f = flowSlot{kind: kind, gen: f.gen + 1, index: f.index, key: key, fd: -1, owner: -1, inDirty: f.inDirty, inLate: f.inLate}
+	w.used(f)
 	w.levels(kind, 1)
 	if w.talks {
 		w.logOpened(f)
@@ -556,7 +563,8 @@ func (w *Worker) dropFlow(f *flowSlot) {
 	w.unclaim(&f.key)
 	w.wheel.Stop(f.index)
 	f.leave(byTurn)
-	f.kind, f.fd = freeSlot, -1
+	f.leave(byAge)
+	f.kind, f.fd, f.lent = freeSlot, -1, 0
 	f.readable, f.readySince = false, 0
 	w.free = append(w.free, f.index)
 }
@@ -565,6 +573,7 @@ func (w *Worker) levels(kind flowKind, n int) {
 	s := w.Stats
 	d := uint64(n)
 	s.Flows += d
+	s.PeakFlows = max(s.PeakFlows, s.Flows)
 	switch kind {
 	case tcpFlow:
 		s.TCPFlows += d

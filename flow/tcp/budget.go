@@ -7,6 +7,7 @@ package tcp
 type Budget struct {
 	Limit    int64 // bytes
 	Promised int64 // bytes
+	Peak     int64 // the most that Promised has been
 }
 
 // Per connection, in bytes: what every connection may advertise, what a young one starts with, and the slack that rounding

@@ -62,6 +62,7 @@ const (
 	GuestReset      // the guest sent a reset: the host's peer has to see one
 	HostReset       // the host side failed or was reset: the guest has seen a reset
 	GuestSilent     // the guest did not answer any more: the host's peer has to see a reset
+	Evicted         // its room was needed: both ends have to see a reset
 )
 
 // Env is what a worker lends to all its connections. Now is the clock of the batch.
@@ -304,6 +305,7 @@ func (c *Conn) end(env *Env, why Why) {
 
 func (c *Conn) setPromise(env *Env, n int64) {
 	env.Budget.Promised += n - c.promise
+	env.Budget.Peak = max(env.Budget.Peak, env.Budget.Promised)
 	c.promise = n
 }
 

@@ -5,11 +5,14 @@ import "github.com/vasta-net/vasta/pagepool"
 // FrameLen is how many bytes the largest frame toward the guest carries: what HostPage should be given in one piece.
 func (c *Conn) FrameLen() int { return c.frameLen }
 
-// WantRead is how many bytes may be read from the host socket now: what the guest's window, the congestion window and the send queue's
-// cap leave, at most the given number of frames. 0 means: do not read; a later segment may change that. What may not be sent yet
+// WantRead is how many bytes may be read from the host socket now: what the guest's window, the congestion window, the send queue's
+// cap and its share of the memory leave, at most the given number of frames. 0 means: do not read; a later segment may change that. What may not be sent yet
 // stays in the host's socket: there it costs no pages of ours, and its window tells the peer to wait.
 func (c *Conn) WantRead(env *Env, frames int) int {
 	if c.state != Open || c.has(hostEOF) {
+		return 0
+	}
+	if frames = min(frames, c.share(env)); frames <= 0 {
 		return 0
 	}
 	room := min(c.guestEdge, c.una+env.MaxFlight) - c.q.tail

@@ -8,6 +8,7 @@ type sendQueue struct {
 	chunks     []chunk // ring; length is a power of two, or 0
 	head, n    int
 	base, tail int64 // stream offsets of the first byte kept and behind the last
+	mem        int   // bytes of pages and fragments
 }
 
 // keepChunks is how large a ring an idle connection keeps: enough for 4 MiB in whole pages.
@@ -32,6 +33,7 @@ func (q *sendQueue) push(c chunk) {
 		q.chunks, q.head = grown, 0
 	}
 	q.n++
+	q.mem += c.size()
 	*q.at(q.n - 1) = c
 	q.tail += int64(c.len)
 }
@@ -65,6 +67,14 @@ func (q *sendQueue) addSmall(pool *pagepool.Pool, b []byte) (n int) {
 		q.push(chunk{mem: uint32(f), small: true})
 	}
 	return n
+}
+
+// size is the memory that a chunk takes, whatever it keeps of it.
+func (c *chunk) size() int {
+	if c.small {
+		return pagepool.FragSize
+	}
+	return pagepool.PageSize
 }
 
 func (c *chunk) bytes(pool *pagepool.Pool) []byte {
@@ -127,6 +137,7 @@ func (q *sendQueue) drop(pool *pagepool.Pool, c *chunk) {
 	} else {
 		pool.Put(pagepool.Page(c.mem))
 	}
+	q.mem -= c.size()
 	q.head = (q.head + 1) & (len(q.chunks) - 1)
 	q.n--
 }

@@ -129,7 +129,8 @@ func (n *network) add(o *options.Options, p *plan, t *netns.TAP, fd int) error {
 		Queue: queue, Map: &p.mapping, Stats: new(stats.Worker), Group: n.group, ID: len(n.members),
 		MTU: t.MTU, MaxFlows: p.flowLimit(workers), Budget: o.Limits.Budget / int64(workers), MaxWindow: maxWindow, NearWindow: nearWindow, MaxFlight: maxFlight,
 		KeepIdle: int64(keepIdle), IdleLimit: int64(o.Limits.IdleTimeout), UDPIdle: int64(udpIdle), UDPFirst: int64(udpFirst), ICMPIdle: int64(icmpIdle),
-		NoTCP: o.Filter.NoTCP, NoUDP: o.Filter.NoUDP, NoICMP: o.Filter.NoICMP,
+		EvictAges: worker.DefaultEvictAges.Cap(int64(o.Limits.EvictIdle)),
+		NoTCP:     o.Filter.NoTCP, NoUDP: o.Filter.NoUDP, NoICMP: o.Filter.NoICMP,
 		Origin: origins(o), Clock: monotonic, Seed: secret(), Log: n.log, Capture: n.watcher(o),
 		Spin: spinFor(workers), Idle: func() { n.idle.Reset(idleDelay) },
 	}

@@ -20,6 +20,9 @@ const (
 	// DefaultIdleTimeout leaves silent connections alone: a guest or a peer that died is noticed by keepalive probes, and
 	// one that lives may have nothing to say.
 	DefaultIdleTimeout = 0 * time.Second
+
+	// DefaultEvictIdle is the least that RFC 5382 asks for: two hours and four minutes.
+	DefaultEvictIdle = 7440 * time.Second
 	// DefaultBudget is the memory, in bytes, that all flows together may promise and hold.
 	DefaultBudget = 256 << 20
 	// MaxQueues is the most queue pairs that may be asked for.
@@ -154,6 +157,9 @@ type Filter struct {
 type Limits struct {
 	// IdleTimeout ends an established TCP connection that carried nothing for so long; 0 for never.
 	IdleTimeout time.Duration
+	// EvictIdle is how long a flow has to be unused before it makes room for a new one when something is short; 0 for never. Kinds
+	// of flow that live less long have shorter times of their own.
+	EvictIdle time.Duration
 	// Queues is the number of queue pairs of the link, and of workers.
 	Queues int
 	// Budget is the memory in bytes that all flows together may promise and hold.

@@ -26,7 +26,7 @@ func Parse(args []string) (Options, error) {
 	p := parser{Options: Options{
 		Guest:   Guest{IPv4: true, IPv6: true, MTU: DefaultMTU, GatewayMAC: DefaultMAC},
 		Mapping: Mapping{Gateway: true},
-		Limits:  Limits{IdleTimeout: DefaultIdleTimeout, Queues: DefaultQueues(), Budget: DefaultBudget},
+		Limits:  Limits{IdleTimeout: DefaultIdleTimeout, EvictIdle: DefaultEvictIdle, Queues: DefaultQueues(), Budget: DefaultBudget},
 		Log:     Log{Level: Normal},
 		ReadyFD: -1,
 	}}

@@ -95,9 +95,11 @@ func TestParse(t *testing.T) {
 		}},
 		{"--dhcp-dns --dhcp-search --no-dhcp-dns --no-dhcp-search", func(o *Options) {}},
 		{"--idle-timeout 0 --queues 1 --budget 64M", func(o *Options) {
-			o.Limits = Limits{IdleTimeout: 0, Queues: 1, Budget: 64 << 20}
+			o.Limits.Queues, o.Limits.Budget = 1, 64<<20
 		}},
 		{"--idle-timeout 30", func(o *Options) { o.Limits.IdleTimeout = 30 * time.Second }},
+		{"--evict-idle 0", func(o *Options) { o.Limits.EvictIdle = 0 }},
+		{"--evict-idle 90", func(o *Options) { o.Limits.EvictIdle = 90 * time.Second }},
 		{"--budget 1g", func(o *Options) { o.Limits.Budget = 1 << 30 }},
 		{"--budget 2000k", func(o *Options) { o.Limits.Budget = 2000 << 10 }},
 		{"--budget 1048577", func(o *Options) { o.Limits.Budget = 1048577 }},
@@ -138,7 +140,7 @@ func TestParseDefaults(t *testing.T) {
 	want := Options{
 		Guest:   Guest{IPv4: true, IPv6: true, MTU: 65520, GatewayMAC: MAC{0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55}},
 		Mapping: Mapping{Gateway: true},
-		Limits:  Limits{Queues: DefaultQueues(), Budget: 256 << 20},
+		Limits:  Limits{EvictIdle: 7440 * time.Second, Queues: DefaultQueues(), Budget: 256 << 20},
 		Log:     Log{Level: Normal},
 		ReadyFD: -1,
 	}

@@ -172,6 +172,10 @@ var Table = []Option{
 	{Name: "idle-timeout", Arg: RequiredArg, ArgName: "SECONDS", Section: SectionLimits, Commands: network,
 		Help: "End a TCP connection that carried nothing for so long; 0 for never", Default: fmt.Sprint(int(DefaultIdleTimeout.Seconds())),
 		set: number(0, 1<<31-1, func(p *parser, s int64) { p.Limits.IdleTimeout = time.Duration(s) * time.Second })},
+	{Name: "evict-idle", Arg: RequiredArg, ArgName: "SECONDS", Section: SectionLimits, Commands: network,
+		Help: "When flows, descriptors or memory run out, end the connection that was unused for the longest, if for so long, to make room; " +
+			"UDP and echo may go after 120 and 60 s; 0 for never", Default: fmt.Sprint(int(DefaultEvictIdle.Seconds())),
+		set: number(0, 1<<31-1, func(p *parser, s int64) { p.Limits.EvictIdle = time.Duration(s) * time.Second })},
 	{Name: "queues", Arg: RequiredArg, ArgName: "N", Section: SectionLimits, Commands: network,
 		Help: "Queue pairs of the link, each with a worker in a thread of its own", Default: fmt.Sprintf("the processors, at most %d", maxDefaultQueues),
 		set: number(1, MaxQueues, func(p *parser, n int64) { p.Limits.Queues = int(n) })},

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -153,4 +154,67 @@ func TestBudgetSpent(t *testing.T) {
 		}
 	}
 	r.settle()
+}
+
+// TestIdleMakeRoom: at a limit, connections that were unused for --evict-idle end for new ones; those in use do not.
+func TestIdleMakeRoom(t *testing.T) {
+	for _, tc := range []struct {
+		shortage, drop string
+		wrapper        []string
+		options        []string
+		evictions      uint64 // at least
+	}{
+		{"flows", "flow_table_full", []string{"sh", "-c", `ulimit -n 64; exec "$@"`, "sh"}, nil, 8},
+		{"budget", "budget_spent", nil, []string{"--budget", "1M", "--queues", "1"}, 1}, // of an old connection there is room for several new ones
+	} {
+		t.Run(tc.shortage, func(t *testing.T) {
+			r := startUnder(t, newLab(t), tc.wrapper, append(tc.options, "--evict-idle", "1")...)
+			f := families[0]
+			port := serve(t, r.Inet, f.far, func(c *net.TCPConn) error {
+				_ = echo(c) // ends by a reset for those that have to make room
+				return nil
+			})
+			open := r.openAll(f, port, 100)
+			const late = 8
+			if len(open) < late+2 {
+				t.Fatalf("only %d connections", len(open))
+			}
+			// Two are used all the time. The others are unused for two seconds, after which room has been made for each of the late ones.
+			used := slices.Clone(open[:2])
+			opened := 0
+			for deadline := time.Now().Add(10 * time.Second); opened < late && time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+				for i, c := range used {
+					if err := echoes(c); err != nil {
+						t.Fatalf("connection %d, in use: %v", i, err)
+					}
+				}
+				c, err := dial(r.Guest, f.far, port)
+				if errors.Is(err, syscall.ECONNREFUSED) {
+					continue
+				}
+				if err == nil {
+					defer c.Close()
+					err = echoes(c)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				used = append(used, c)
+				opened++
+			}
+			c := r.now()
+			if opened < late || c.Evictions[tc.shortage] < tc.evictions || c.Drops[tc.drop] == 0 {
+				t.Errorf("%d late connections; evictions %v, refusals %v", opened, c.Evictions, c.Drops)
+			}
+			for i, c := range used {
+				if err := errors.Join(echoes(c), c.Close()); err != nil {
+					t.Errorf("connection %d, in use: %v", i, err)
+				}
+			}
+			for _, c := range open[2:] {
+				c.Close() // reset, some of them
+			}
+			r.settle()
+		})
+	}
 }

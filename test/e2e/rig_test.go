@@ -314,11 +314,12 @@ func (r *rig) cpuTime() time.Duration {
 
 // counters is the JSON of --counters, as far as the tests look at it.
 type counters struct {
-	RxFrames uint64 `json:"rx_frames"`
-	TxFrames uint64 `json:"tx_frames"`
-	Dropped  uint64
-	Drops    map[string]uint64
-	TCP      struct {
+	RxFrames  uint64 `json:"rx_frames"`
+	TxFrames  uint64 `json:"tx_frames"`
+	Dropped   uint64
+	Drops     map[string]uint64
+	Evictions map[string]uint64
+	TCP       struct {
 		Opened, Accepted, Closed, Reset, Retransmits, Timeouts uint64
 		HeldBytes                                              uint64 `json:"held_bytes"`
 	}
