@@ -73,12 +73,25 @@ type guest struct {
 // newLink is a queue over a TAP device that is up, and the other end of it.
 func newLink(t testing.TB) (*tap.Queue, *guest) {
 	t.Helper()
+	queues, g := newLinks(t, 1)
+	return queues[0], g
+}
+
+// newLinks is newLink with so many queues.
+func newLinks(t testing.TB, n int) (queues []*tap.Queue, g *guest) {
+	t.Helper()
 	newNetns(t)
-	fd := openTAP(t, unix.IFF_TAP|unix.IFF_NO_PI|unix.IFF_VNET_HDR, packet.NetHdrLen,
-		unix.TUN_F_CSUM|unix.TUN_F_TSO4|unix.TUN_F_TSO6|unix.TUN_F_TSO_ECN)
-	q, err := tap.New(fd, link.Features{Csum: true, TSO4: true, TSO6: true})
-	if err != nil {
-		t.Fatal(err)
+	flags := uint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	if n > 1 {
+		flags |= unix.IFF_MULTI_QUEUE
+	}
+	for range n {
+		fd := openTAP(t, flags, packet.NetHdrLen, unix.TUN_F_CSUM|unix.TUN_F_TSO4|unix.TUN_F_TSO6|unix.TUN_F_TSO_ECN)
+		q, err := tap.New(fd, link.Features{Csum: true, TSO4: true, TSO6: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		queues = append(queues, q)
 	}
 	l, err := netlink.LinkByName(device)
 	if err != nil {
@@ -94,7 +107,7 @@ func newLink(t testing.TB) (*tap.Queue, *guest) {
 		t.Fatal(err)
 	}
 	all := uint16(unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8)
-	g := &guest{t: t}
+	g = &guest{t: t}
 	if g.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(all)); err != nil {
 		t.Fatal(err)
 	}
@@ -112,11 +125,13 @@ func newLink(t testing.TB) (*tap.Queue, *guest) {
 	}
 	t.Cleanup(func() {
 		unix.Close(g.fd)
-		if err := q.Close(); err != nil {
-			t.Error(err)
+		for _, q := range queues {
+			if err := q.Close(); err != nil {
+				t.Error(err)
+			}
 		}
 	})
-	return q, g
+	return queues, g
 }
 
 // packetHdrLen is the length of the virtio-net header of a packet socket: without the buffer count at its end.

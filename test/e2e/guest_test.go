@@ -29,7 +29,11 @@ func guestMain(args []string) int {
 
 // readSNMP reads a counter from the table of the calling thread's namespace.
 func readSNMP(protocol, name string) (int64, error) {
-	b, err := os.ReadFile("/proc/thread-self/net/snmp")
+	file := "/proc/thread-self/net/snmp"
+	if strings.HasSuffix(protocol, "Ext") {
+		file = "/proc/thread-self/net/netstat"
+	}
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return 0, err
 	}

@@ -240,7 +240,7 @@ func (r *rig) readCounters() (c counters) {
 	return c
 }
 
-// readPages is how many pages may be in use without a flow: those that host data is read into.
+// readPages is how many pages each worker may use without a flow: those that host data is read into.
 const readPages = 4
 
 // settleLimit bounds the wait for the end of flows whose ends are closed.
@@ -252,7 +252,7 @@ func (r *rig) settle() counters {
 	for deadline := time.Now().Add(settleLimit); ; time.Sleep(10 * time.Millisecond) {
 		c := r.now()
 		l := c.Levels
-		if l.TCPFlows == 0 && l.PromisedBytes == 0 && l.HeldBytes == 0 && l.Fragments == 0 && l.Pages <= readPages {
+		if l.TCPFlows == 0 && l.PromisedBytes == 0 && l.HeldBytes == 0 && l.Fragments == 0 && l.Pages <= readPages*uint64(len(c.Workers)) {
 			return c
 		}
 		if time.Now().After(deadline) {
@@ -322,7 +322,10 @@ type counters struct {
 	TCP       struct {
 		Opened, Accepted, Closed, Reset, Retransmits, Timeouts uint64
 		HeldBytes                                              uint64 `json:"held_bytes"`
+		OutOfOrder                                             uint64 `json:"out_of_order"`
 	}
+	Handover struct{ In, Out uint64 }
+	Workers  []counters
 	UDP, ICMP struct{ Opened, Closed uint64 }
 	Process   struct{ Goroutines uint64 }
 	Levels    struct {

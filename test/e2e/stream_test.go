@@ -217,9 +217,20 @@ func parallel(t *testing.T, n int, fn func(i int) error) {
 }
 
 // snmp reads a counter of a namespace's TCP, such as RetransSegs.
-func snmp(t *testing.T, ns *lab.Namespace, name string) (v int64) {
+func snmp(t *testing.T, ns *lab.Namespace, name string) int64 {
 	t.Helper()
-	if err := ns.Do(func() (err error) { v, err = readSNMP("Tcp", name); return err }); err != nil {
+	return tcpCounter(t, ns, "Tcp", name)
+}
+
+// tcpExt reads a counter that only Linux has, such as TCPOFOQueue.
+func tcpExt(t *testing.T, ns *lab.Namespace, name string) int64 {
+	t.Helper()
+	return tcpCounter(t, ns, "TcpExt", name)
+}
+
+func tcpCounter(t *testing.T, ns *lab.Namespace, protocol, name string) (v int64) {
+	t.Helper()
+	if err := ns.Do(func() (err error) { v, err = readSNMP(protocol, name); return err }); err != nil {
 		t.Fatal(err)
 	}
 	return v
