@@ -324,8 +324,8 @@ type counters struct {
 		HeldBytes                                              uint64 `json:"held_bytes"`
 		OutOfOrder                                             uint64 `json:"out_of_order"`
 	}
-	Handover struct{ In, Out uint64 }
-	Workers  []counters
+	Handover  struct{ In, Out uint64 }
+	Workers   []counters
 	UDP, ICMP struct{ Opened, Closed uint64 }
 	Process   struct{ Goroutines uint64 }
 	Levels    struct {
