@@ -103,6 +103,9 @@ func (w *Worker) tcpAdopt(fd int, key flow.Key) {
 		w.Host.Abort(fd)
 		return
 	}
+	if e := w.waits.find(&key); e != nil {
+		w.waits.forget(e)
+	}
 	w.Stats.TCPAccepted++
 	f.fd = fd
 	guest, from := key.GuestAddrPort(), key.PeerAddrPort()

@@ -43,6 +43,9 @@ func (w *Worker) tcpInput() {
 	} else if w.foreign(&key) {
 		return
 	}
+	if w.lingers(&key) {
+		return
+	}
 	if w.seg.Flags&(tcp.SYN|tcp.ACK|tcp.RST|tcp.FIN) == tcp.SYN {
 		w.tcpOpen(key)
 		return
@@ -389,6 +392,9 @@ func (w *Worker) tcpClose(f *flowSlot) {
 		}
 	}
 	w.Stats.TCPClosed++
+	if rest, life, ok := f.conn.TimeWait(); ok {
+		w.waits.add(f.key, rest, w.now+life)
+	}
 	w.dropFlow(f)
 }
 

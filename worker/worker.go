@@ -87,6 +87,7 @@ type Worker struct {
 
 	flows   []*flowSlot // by flow number; nil or free ones are listed in free
 	free    []int32
+	waits   timeWaits
 	turns   turns // flows whose host socket may be read
 	ages    ageLists
 	dirty   []int32 // flows that have something to say to the guest
@@ -316,6 +317,9 @@ func (w *Worker) wait(limit int64) {
 		if w.idleSince != 0 {
 			timeout = shorter(timeout, trimAfter)
 		}
+		if at := w.waits.next(); at != 0 {
+			timeout = shorter(timeout, max(0, at-w.Clock()))
+		}
 	}
 	n := 0
 	if w.lateAge++; len(w.late) == 0 || w.lateAge > lateRounds {
@@ -504,6 +508,7 @@ func (w *Worker) serveTimers() {
 	} else if w.timersWait > timerSteps {
 		w.timersWait, now = 0, w.now
 	}
+	w.waits.expire(w.now)
 	w.wheel.Advance(now)
 	for {
 		id, ok := w.wheel.Pop()

@@ -187,6 +187,7 @@ const (
 	tailDue         // a tail loss probe goes to the guest
 	probeDue        // a probe goes to the guest
 	useScale        // window scaling negotiated
+	finFirst        // our FIN was sent before the guest's arrived
 	strayDue        // a reset at sequence number stray goes to the guest, in answer to our SYN's unacceptable answer
 )
 

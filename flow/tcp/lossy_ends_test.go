@@ -100,6 +100,10 @@ type connEnd struct {
 	abortAt int64   // when the host socket fails, 0: never
 	wake    int64   // when act is to be called again for what an event has left
 	begun   bool    // the guest's SYN has arrived
+	wait    TimeWait
+	waits   bool  // the connection is in TIME-WAIT
+	waitsTo int64 // until then
+	expired bool  // it was
 	config  Config
 
 	pkt      packet.Packet
@@ -134,8 +138,23 @@ func (e *connEnd) segment() {
 		e.begun = true
 		e.c.FromGuest(e.env, e.config, s)
 		e.connAt = e.p.now + e.connect
+	case e.waits && e.p.now < e.waitsTo:
+		e.linger()
 	case s.Flags&RST == 0 && !e.c.has(rstDue):
+		e.expired = e.expired || e.waits
 		e.resetUnknown()
+	}
+}
+
+// linger takes a segment after the end of a connection that is in TIME-WAIT.
+func (e *connEnd) linger() {
+	switch e.wait.Input(e.env, &e.seg, &e.env.out) {
+	case Answer:
+		e.SendTCP(&e.c, &e.env.out)
+	case Forget:
+		e.waits = false
+	case Reopen:
+		e.p.model.failf("end %d takes a segment for the SYN of another connection", e.i)
 	}
 }
 
@@ -195,6 +214,7 @@ func (e *connEnd) act() {
 	if e.c.State() == Closed && !e.c.has(rstDue) {
 		return
 	}
+	defer e.finish()
 	if e.connAt != 0 && e.connAt <= e.p.now {
 		e.connAt = 0
 		e.c.Connected()
@@ -220,6 +240,13 @@ func (e *connEnd) act() {
 		e.output()
 	}
 	e.env.Lazy = true
+}
+
+// finish notes that the connection has ended and is in TIME-WAIT.
+func (e *connEnd) finish() {
+	if t, life, ok := e.c.TimeWait(); ok {
+		e.wait, e.waits, e.waitsTo = t, true, e.p.now+life
+	}
 }
 
 // read moves what the application says to the connection, at most one frame.

@@ -198,6 +198,9 @@ func (c *Conn) sendNew(env *Env, snd Sender, n int64) bool {
 	if !ok {
 		return false
 	}
+	if end > c.q.tail && !c.has(finRcvd) {
+		c.set(finFirst)
+	}
 	c.sb.push(c.nxt, end, env.Now)
 	c.cc.out += end - c.nxt
 	c.nxt = end
