@@ -56,6 +56,8 @@ type Host interface {
 	// Recv reads into the pieces in order, as one system call. 0 bytes without an error is the end of the stream. The pieces
 	// stay the caller's; there is at least one, and none is empty.
 	Recv(fd int, bufs [][]byte) (n int, err Errno)
+	// Peek tells what Recv would answer, and takes nothing: 1 when bytes wait, 0 without an error at the end of the stream.
+	Peek(fd int) (n int, err Errno)
 	// ShutdownWrite sends the end of the stream to the peer.
 	ShutdownWrite(fd int) Errno
 	// Abort closes fd so that a TCP peer sees a reset (SO_LINGER with zero time).

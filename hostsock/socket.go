@@ -22,12 +22,18 @@ func (s *System) Recv(fd int, bufs [][]byte) (int, Errno) {
 	}
 	s.counters.Recv++
 	if len(bufs) == 1 {
-		return recv(fd, bufs[0])
+		return recv(fd, bufs[0], 0)
 	}
 	n := fillIovec(s.iov[:], bufs)
 	got, err := recvmsg(fd, &s.msg, s.iov[:n])
 	clear(s.iov[:n])
 	return got, err
+}
+
+// Peek implements Host.
+func (s *System) Peek(fd int) (int, Errno) {
+	s.counters.Recv++
+	return recv(fd, s.peeked[:], unix.MSG_PEEK)
 }
 
 // ShutdownWrite implements Host.

@@ -59,10 +59,10 @@ func sendmsg(fd int, msg *unix.Msghdr, iov []unix.Iovec) (int, Errno) {
 	return int(n), 0
 }
 
-// recv reads from a stream or an ICMP socket.
-func recv(fd int, buf []byte) (int, Errno) {
+// recv reads from a stream or an ICMP socket, with MSG_PEEK or without further flags.
+func recv(fd int, buf []byte, flags int) (int, Errno) {
 	n, _, err := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(buf))),
-		uintptr(len(buf)), unix.MSG_DONTWAIT, 0, 0)
+		uintptr(len(buf)), uintptr(unix.MSG_DONTWAIT|flags), 0, 0)
 	if err != 0 {
 		return 0, err
 	}

@@ -36,6 +36,8 @@ type System struct {
 	msg   unix.Msghdr
 	addr  sockaddr // where addresses go to and come from the kernel
 
+	peeked [1]byte
+
 	messages messages
 }
 

@@ -255,12 +255,13 @@ func (w *Worker) connectFailed(f *flowSlot, err hostsock.Errno) {
 }
 
 // tcpEvent acts on an event of a flow's host socket.
-func (w *Worker) tcpEvent(f *flowSlot, failed bool) {
+func (w *Worker) tcpEvent(f *flowSlot) {
 	c := &f.conn
 	if c.State() == tcp.Connecting {
 		if !f.writable {
 			return
 		}
+		f.failed = false
 		if err := w.Host.ConnectResult(f.fd); err != 0 {
 			if f.tries == 0 || !w.dnsReconnect(f) {
 				w.connectFailed(f, err)
@@ -271,17 +272,39 @@ func (w *Worker) tcpEvent(f *flowSlot, failed bool) {
 		w.makeDirty(f)
 		return
 	}
-	if failed && f.eof { // nobody reads any more, and so learns of it
-		if err := w.Host.ConnectResult(f.fd); err != 0 {
-			w.hostFailed(f, err)
-			return
-		}
-	}
+	w.notice(f)
 	if f.writable && c.HeldBytes() > 0 {
 		w.drain(f)
 		w.makeDirty(f)
 	}
 	w.makeReady(f)
+}
+
+// notice learns of an error of the host socket, or of its peer's end, where nobody reads who would: at the end of the stream, or while the
+// guest takes nothing.
+func (w *Worker) notice(f *flowSlot) {
+	stalled := f.ended && f.conn.Stalled(&w.env)
+	if f.failed && (f.eof || stalled) {
+		f.failed = false
+		if err := w.Host.ConnectResult(f.fd); err != 0 {
+			w.hostFailed(f, err)
+			return
+		}
+	}
+	if !stalled || f.eof || f.peeked {
+		return
+	}
+	n, err := w.Host.Peek(f.fd)
+	switch {
+	case err != 0 && err != unix.EAGAIN:
+		w.hostFailed(f, err)
+	case err == 0 && n == 0:
+		f.readable, f.eof = false, true
+		f.conn.HostEOF()
+		w.makeDirty(f)
+	default:
+		f.peeked = true
+	}
 }
 
 // tcpRead moves data from the host socket toward the guest, and reports the work that was and whether there is more to do soon. A flow
@@ -316,6 +339,7 @@ func (w *Worker) tcpRead(f *flowSlot) (cost int, again bool) {
 		c.HostEOF()
 		w.used(f)
 	default:
+		f.peeked = false
 		f.bulk = n >= c.FrameLen()
 		if n < want && !f.ended {
 			f.readable = false
@@ -375,8 +399,11 @@ func (w *Worker) tcpOutput(f *flowSlot) bool {
 	} else {
 		w.wheel.Stop(f.index)
 	}
-	if f.readable && c.WantRead(&w.env, 1) > 0 {
+	switch {
+	case f.readable && c.WantRead(&w.env, 1) > 0:
 		w.makeReady(f)
+	case f.ended && !f.eof:
+		w.notice(f)
 	}
 	return ok
 }

@@ -165,6 +165,8 @@ type flowSlot struct {
 	writable bool
 	ended    bool // the host peer has ended its stream, or sent urgent data: a short read does not say that nothing is left
 	eof      bool // the end of the host peer's stream was read
+	failed   bool // an event told of an error of the host socket, and nobody has asked which
+	peeked   bool // the host socket was looked at: bytes wait
 	lent     int  // pieces that the flow borrows from the link's batch
 	bulk     bool // the last read filled a whole frame
 	inLate   bool
@@ -402,10 +404,12 @@ func (w *Worker) event(e *hostsock.Event) {
 		}
 		f.readable = f.readable || e.In || e.Hangup || e.Error
 		f.ended = f.ended || e.End || e.Hangup || e.Error || e.Urgent
+		f.failed = f.failed || e.Error
+		f.peeked = f.peeked && !e.End && !e.Hangup
 		f.writable = f.writable || e.Out || e.Hangup || e.Error
 		switch f.kind {
 		case tcpFlow:
-			w.tcpEvent(f, e.Error)
+			w.tcpEvent(f)
 		case udpFlow, icmpFlow, dnsFlow:
 			w.makeReady(f)
 		}

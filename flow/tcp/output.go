@@ -32,6 +32,18 @@ func (c *Conn) WantRead(env *Env, frames int) int {
 	return int(room)
 }
 
+// Stalled reports whether nothing is read from the host socket before the guest says something new: it has shut its window, or not yet
+// answered our SYN, and nothing is in flight that would change that.
+func (c *Conn) Stalled(env *Env) bool {
+	switch c.state {
+	case SynReceived, SynSent:
+		return true
+	case Open:
+		return c.una == c.nxt && !c.has(hostEOF) && c.WantRead(env, 1) == 0
+	}
+	return false
+}
+
 // HostPage appends the first n bytes of page, which the connection owns from now on.
 func (c *Conn) HostPage(page pagepool.Page, n int) { c.q.addPage(page, n) }
 

@@ -217,6 +217,24 @@ func (h *Host) Recv(fd int, bufs [][]byte) (int, hostsock.Errno) {
 	return 0, unix.EAGAIN
 }
 
+// Peek implements hostsock.Host.
+func (h *Host) Peek(fd int) (int, hostsock.Errno) {
+	s, err := h.begin(Peek, fd, TCP)
+	if err != 0 {
+		return 0, err
+	}
+	if len(s.in) > 0 {
+		return 1, 0
+	}
+	if err := s.takeError(); err != 0 {
+		return 0, err
+	}
+	if s.dead || s.peerEnded {
+		return 0, 0
+	}
+	return 0, unix.EAGAIN
+}
+
 // takeBytes moves what has arrived into the pieces, at most MaxRecv bytes when that is set, and
 // at first only up to urgent data.
 func (s *Socket) takeBytes(bufs [][]byte) (n int) {

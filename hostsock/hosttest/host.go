@@ -40,6 +40,7 @@ const (
 	Accept
 	Send
 	Recv
+	Peek
 	ShutdownWrite
 	OpenUDP
 	SendDatagrams
@@ -48,7 +49,7 @@ const (
 	numOps
 )
 
-var opNames = [numOps]string{"Watch", "Wait", "ConnectTCP", "ConnectResult", "ListenTCP", "Accept", "Send", "Recv",
+var opNames = [numOps]string{"Watch", "Wait", "ConnectTCP", "ConnectResult", "ListenTCP", "Accept", "Send", "Recv", "Peek",
 	"ShutdownWrite", "OpenUDP", "SendDatagrams", "RecvDatagrams", "OpenPing"}
 
 // String is the method's name.

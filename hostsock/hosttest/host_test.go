@@ -152,6 +152,7 @@ func TestEveryMethodCanFail(t *testing.T) {
 		hosttest.Accept:        func() hostsock.Errno { _, _, _, err := h.Accept(listener); return err },
 		hosttest.Send:          func() hostsock.Errno { _, err := h.Send(tcp, [][]byte{{1}}); return err },
 		hosttest.Recv:          func() hostsock.Errno { _, err := h.Recv(tcp, [][]byte{make([]byte, 1)}); return err },
+		hosttest.Peek:          func() hostsock.Errno { _, err := h.Peek(tcp); return err },
 		hosttest.ShutdownWrite: func() hostsock.Errno { return h.ShutdownWrite(tcp) },
 		hosttest.OpenUDP:       func() hostsock.Errno { _, err := h.OpenUDP(hostsock.Origin{}, there, false); return err },
 		hosttest.SendDatagrams: func() hostsock.Errno { return sendTo(h, udp, [][]byte{{1}}, there) },
