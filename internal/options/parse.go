@@ -169,5 +169,8 @@ func (p *parser) network() error {
 	if g.IPv6 && g.MTU < minMTU6 {
 		return fmt.Errorf("--mtu %d: IPv6 needs %d bytes at least; add --ipv4-only or take a larger MTU", g.MTU, minMTU6)
 	}
+	if need := int64(p.Limits.Queues) * queueBudget; p.Limits.Budget < need {
+		return fmt.Errorf("--budget is too little for --queues %d, which share it; give %dK at least, or fewer queues", p.Limits.Queues, need>>10)
+	}
 	return nil
 }

@@ -204,6 +204,7 @@ func TestParseErrors(t *testing.T) {
 		{"--map-host-loopback 127.0.0.2", `--map-host-loopback "127.0.0.2": a loopback address cannot be used on a link`},
 		{"--map-guest-addr x", `--map-guest-addr "x": not an IPv4 or IPv6 address`},
 		{"--queues 65", `--queues "65": not a number from 1 to 64`},
+		{"--queues 16 --budget 3M", `--budget is too little for --queues 16, which share it; give 4096K at least, or fewer queues`},
 		{"--ready-fd 2", `--ready-fd "2": not a number from 3 to 1048576`},
 		{"--idle-timeout -1", `--idle-timeout "-1": not a number from 0 to 2147483647`},
 		{"--budget 1023K", `--budget "1023K": not a size from 1048576 to 1099511627776 bytes; K, M or G may follow the number`},

@@ -231,7 +231,9 @@ const usePasst = "virtual machines come later: use passt for them until then"
 // Limits of --budget: room for a few connections, and what fits a mapping on every machine with 64-bit words.
 const (
 	minBudget = 1 << 20
-	maxBudget = 1 << 40
+	// queueBudget is what each queue's share has to be at least: room for a few connections as well.
+	queueBudget = minBudget / maxDefaultQueues
+	maxBudget   = 1 << 40
 )
 
 // oneFamily switches a family off, unless it is the only one left.
