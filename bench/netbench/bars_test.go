@@ -58,7 +58,7 @@ func fake(value func(load, subject string) []float64) *Results {
 func perfectExtras() map[string]float64 {
 	return map[string]float64{
 		extraRetransmits: 0, extraCPU: 1, extraReordered: 0, extraResidence: 0, extraLost: 0, extraWrong: 0,
-		extraMemory: 1, extraPromised: 1, extraLeft: 0,
+		extraGrowthMemory: 1, extraGrowthDescriptors: 1, extraGrowthGoroutines: 1, extraMemory: 1, extraPromised: 1, extraLeft: 0,
 	}
 }
 
@@ -69,7 +69,7 @@ func perfect(name, subject string) []float64 {
 	if strings.HasPrefix(name, "workers-") {
 		return v
 	}
-	if name == "churn" || name == "flows" {
+	if name == "churn" || name == "flows" || strings.HasSuffix(name, "soak") {
 		return []float64{0}
 	}
 	if subject == vastaName && !loads[i].lowerIsBetter || subject != vastaName && loads[i].lowerIsBetter {
@@ -140,6 +140,12 @@ func TestBarsAreTheIssuesNumbers(t *testing.T) {
 		"10,000 flows, each active both ways at 1 kbit/s, memory ≤ 256 MiB",
 		"100,000 short connections on 64 clients, failed ≤ 0 connections",
 		"100,000 short connections on 64 clients, left behind ≤ 0 things",
+		"netem 1 % loss, guest leg, worst cell ≥ 0.8 of veth",
+		"netem 20 ms, host leg, worst cell, wrong bytes ≤ 0 streams",
+		"100 Mbit/s, 50 ms, 100 packets, 1 x TCP, IPv4, MTU 1500, host→ns ≥ 0.8 of veth",
+		"100 Mbit/s, 50 ms, 100 packets, 8 x TCP, IPv4, MTU 1500, ns→host, retransmits ≤ 1.5 x veth",
+		"soak, wrong bytes ≤ 0 streams, connections or datagrams",
+		"netem-soak, descriptors in the last quarter, median ≤ 1.05 x second quarter",
 	} {
 		if !slices.Contains(got, want) {
 			t.Errorf("no bar says %q", want)
@@ -206,6 +212,46 @@ func TestJudge(t *testing.T) {
 				t.Errorf("missed %q, want %q", missed, test.missed)
 			}
 		})
+	}
+}
+
+// A bar on every cell holds the worst of them, and only those that were selected.
+func TestJudgeCells(t *testing.T) {
+	name := func(k int) string { return "netem-host-dup-" + cells[k].name() }
+	row := "netem 1 % duplicated, host leg, worst cell"
+	verdict := func(r *Results) Verdict {
+		for _, v := range judge(r) {
+			if v.Row == row {
+				return v
+			}
+		}
+		return Verdict{Why: "no such row"}
+	}
+	r := fake(perfect)
+	for k := range cells {
+		set(r, name(k), vastaName, 90)
+		set(r, name(k), vethName, 100)
+	}
+	if v := verdict(r); !v.Met || *v.Measured != 0.9 {
+		t.Errorf("all alike: %+v", v)
+	}
+	set(r, name(7), vastaName, 600) // in proportion, the worst of all
+	set(r, name(7), vethName, 1000)
+	if v := verdict(r); v.Met || *v.Measured != 0.6 {
+		t.Errorf("one slow cell: %+v", v)
+	}
+	r.load(name(3)).series(vethName).Samples = nil
+	r.load(name(3)).series(vethName).Failures = []string{"round 1: no netem"}
+	if v := verdict(r); v.Met || v.Measured != nil || !strings.Contains(v.Why, "no netem") {
+		t.Errorf("one cell not measured: %+v", v)
+	}
+	r.Loads = []LoadResult{*r.load(name(0)), *r.load(name(1))}
+	if v := verdict(r); !v.Met || *v.Measured != 0.9 {
+		t.Errorf("two cells selected: %+v", v)
+	}
+	r.Loads = r.Loads[:0]
+	if v := verdict(r); v.Why != "no such row" {
+		t.Errorf("no cell selected: %+v", v)
 	}
 }
 

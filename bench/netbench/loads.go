@@ -48,6 +48,7 @@ const (
 	phaseLatency
 	phaseFlows
 	phaseChurn
+	phaseSoak
 	phaseNetem // each load opens a session of its own
 )
 
@@ -55,9 +56,11 @@ const (
 type occasion int
 
 const (
-	whenever  occasion = iota
-	whenFull           // not with --quick
-	whenNetem          // with --lab, or with --here
+	whenever       occasion = iota
+	whenFull                // not with --quick
+	whenNetem               // with --lab, or with --here
+	whenNamed               // never
+	whenNetemNamed          // never, and when named, with --lab or --here only
 )
 
 // load is one thing to do to every subject.
@@ -87,7 +90,7 @@ func commandRunners(s *subject) bool { return everybody(s) && s.tool != nil }
 func vastaOnly(s *subject) bool      { return s.Class == ClassVasta }
 
 // loads are all that are known, in the order of the report.
-var loads = slices.Concat(streamLoads(), workerLoads(), latencyLoads(), crowdLoads(), netemLoads())
+var loads = slices.Concat(streamLoads(), workerLoads(), latencyLoads(), crowdLoads(), netemLoads(), soakLoads())
 
 // streamLoads are those of issue A.
 func streamLoads() []load {
@@ -171,13 +174,15 @@ func selectLoads(o Options) []load {
 	for _, l := range loads {
 		named := slices.ContainsFunc(o.Only, func(p string) bool { return p != "" && strings.HasPrefix(l.name, p) })
 		usual := l.when == whenever || l.when == whenFull && !o.Quick || l.when == whenNetem
-		possible := l.when != whenNetem || o.Here && l.index < o.Cells
+		possible := !l.needsNetem() || o.Here && l.index < o.Cells
 		if possible && (named || len(o.Only) == 0 && usual) {
 			selected = append(selected, l)
 		}
 	}
 	return selected
 }
+
+func (l *load) needsNetem() bool { return l.when == whenNetem || l.when == whenNetemNamed }
 
 // loadNames lists the loads, those of one netem as one.
 func loadNames() []string {

@@ -22,7 +22,8 @@ type Options struct {
 	Quiet    bool
 	Lab      bool // also measure what needs netem, in the guest machine
 	Here     bool // also measure what needs netem, on this machine
-	Cells    int  // of each netem, so many are measured
+	Soak     time.Duration
+	Cells    int // of each netem, so many are measured
 }
 
 // Peer is another program with pasta's command line.
@@ -47,6 +48,8 @@ the project's bars. Needs root and iperf3.
                        and --seconds
   --here               measure that on this machine, whose kernel has netem
   --cells N            of each netem, only the first N of 12 cells
+  --soak DURATION      how long soak and netem-soak last, which are measured only
+                       when --only names them (default 1h)
   --json FILE          write the results to FILE as JSON
   --markdown FILE      write the tables to FILE as Markdown
   --vasta PATH         measure this binary instead of the running one
@@ -59,6 +62,9 @@ Loads: %s
 Exit status: 0 when every bar is met, 1 when one is missed or not measured,
 2 when the benchmark cannot run.
 `
+
+// minSoak has a few looks in each quarter.
+const minSoak = 10 * time.Second
 
 // errHelp asks for the usage text.
 var errHelp = errors.New("help")
@@ -77,6 +83,7 @@ func parseOptions(args []string) (Options, error) {
 	fs.BoolVar(&o.Lab, "lab", false, "")
 	fs.BoolVar(&o.Here, "here", false, "")
 	fs.IntVar(&o.Cells, "cells", len(cells), "")
+	fs.DurationVar(&o.Soak, "soak", time.Hour, "")
 	fs.StringVar(&o.JSON, "json", "", "")
 	fs.StringVar(&o.Markdown, "markdown", "", "")
 	fs.StringVar(&o.Vasta, "vasta", "", "")
@@ -109,6 +116,8 @@ func parseOptions(args []string) (Options, error) {
 		return Options{}, fmt.Errorf("option --seconds: %d is not a duration; give 1 or more", seconds)
 	case o.Cells < 1 || o.Cells > len(cells):
 		return Options{}, fmt.Errorf("option --cells: %d is not a number of cells; give 1 to %d", o.Cells, len(cells))
+	case o.Soak < minSoak:
+		return Options{}, fmt.Errorf("option --soak: %v is too short; give %v or more", o.Soak, minSoak)
 	case o.Lab && o.Here:
 		return Options{}, errors.New("options --lab and --here: netem is either in the virtual machine or here; leave one out")
 	case o.Quick && (set["rounds"] || set["seconds"]):

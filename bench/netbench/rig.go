@@ -26,6 +26,7 @@ type rig struct {
 	agents      []*session // load generators' servers and the relay
 	sessions    int        // of vasta so far, to name files by
 	restore     func() error
+	say         func(format string, args ...any) // a line of progress
 }
 
 // newRig builds the lab and starts the servers. The caller closes it.

@@ -80,6 +80,7 @@ func measure(ctx context.Context, o Options, progress io.Writer) (res *Results, 
 			Machine: machine, Started: started.UTC(), Rounds: o.Rounds, Quick: o.Quick, Seconds: o.Duration.Seconds(),
 		},
 	}
+	rig.say = r.say
 	r.subjects = slices.DeleteFunc(subjects, func(s *subject) bool { return s.Class == ClassVariant && !r.measures(s) })
 	for _, l := range r.loads {
 		lr := LoadResult{Name: l.name, Title: l.title, Table: l.table, Unit: l.unit, LowerIsBetter: l.lowerIsBetter}
@@ -133,7 +134,7 @@ func (r *run) round(ctx context.Context, n int) {
 	r.phase(ctx, n, phaseAfter, order, lab.MTU)
 	r.closeSessions(n)
 
-	for _, p := range []phase{phaseCrowd, phaseWorkers, phaseLatency, phaseFlows, phaseChurn} {
+	for _, p := range []phase{phaseCrowd, phaseWorkers, phaseLatency, phaseFlows, phaseChurn, phaseSoak} {
 		r.open(ctx, order, lab.MTU, p)
 		r.phase(ctx, n, p, order, lab.MTU)
 		r.closeSessions(n)

@@ -102,9 +102,16 @@ func absent(err error) bool {
 }
 
 func (s shaper) run(ctx context.Context, line string) error {
+	_, err := s.output(ctx, line)
+	return err
+}
+
+// output runs a command in the device's network namespace and returns what it writes.
+func (s shaper) output(ctx context.Context, line string) (string, error) {
 	argv := slices.Concat(s.prefix, strings.Fields(line))
-	if _, err := s.rig.lab.Host.CommandContext(ctx, lab.Root, argv...).Output(); err != nil {
-		return fmt.Errorf("%s: %w", line, err)
+	out, err := s.rig.lab.Host.CommandContext(ctx, lab.Root, argv...).Output()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", line, err)
 	}
-	return nil
+	return string(out), nil
 }

@@ -47,6 +47,7 @@ const (
 	// Ping sends echo requests for Duration; beside Argv, when set, which runs longer and whose output is returned too.
 	Ping Operation = "ping"
 	TCP  Operation = "tcp" // read the kernel's counters
+	Mix  Operation = "mix" // a load of all kinds, to Server and Far, for Duration
 )
 
 // Request is one line to an agent.
@@ -54,6 +55,7 @@ type Request struct {
 	Op         Operation
 	Argv       []string      `json:",omitempty"`
 	Server     netip.Addr    // of the load generators
+	Far        []netip.Addr  `json:",omitempty"`
 	Download   bool          `json:",omitempty"` // streams come from the server
 	Clients    int           `json:",omitempty"` // of Churn
 	Duration   time.Duration // of the generators; how long Network and Exec may take
@@ -73,6 +75,7 @@ type Response struct {
 	Trickled *load.Trickled      `json:",omitempty"`
 	Churned  *load.Churned       `json:",omitempty"`
 	TCP      *procfs.TCPCounters `json:",omitempty"`
+	Mixed    *load.Mixed         `json:",omitempty"`
 }
 
 // hello is the line that an agent sends before it reads requests.
@@ -206,6 +209,9 @@ func (s *session) do(req Request) (resp Response, err error) {
 		resp.Streamed, err = &streamed, streamErr
 	case Ping:
 		resp.Latency, resp.Output, err = pingBeside(req.Server, req.Duration, req.Argv)
+	case Mix:
+		mixed := load.Mix{Server: req.Server, Far: req.Far, Duration: req.Duration}.Run()
+		resp.Mixed = &mixed
 	case TCP:
 		counters, tcpErr := procfs.ReadTCPCounters()
 		resp.TCP, err = &counters, tcpErr

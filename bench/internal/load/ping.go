@@ -84,8 +84,8 @@ func (p *prober) send() error {
 		binary.BigEndian.PutUint16(msg[2:], internetChecksum(msg))
 		p.sent[i].Store(int64(time.Since(p.start)) | 1)
 		_, err := unix.Write(p.fd, msg)
-		if err != nil && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ECONNREFUSED) {
-			return fmt.Errorf("send: %w", err) // the others are lost requests
+		if err != nil && !linkDown(err) {
+			return fmt.Errorf("send: %w", err) // what a link that is down refuses are lost requests
 		}
 	}
 	return nil
@@ -100,7 +100,7 @@ func (p *prober) receive() error {
 		n, err := unix.Read(p.fd, buf)
 		now := time.Since(p.start)
 		switch {
-		case errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) || errors.Is(err, unix.ECONNREFUSED):
+		case errors.Is(err, unix.EAGAIN) || err != nil && linkDown(err):
 			continue
 		case err != nil:
 			return fmt.Errorf("receive: %w", err)
