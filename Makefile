@@ -32,6 +32,7 @@ endif
 TESTFLAGS ?= -timeout 180s -count=1 -p 1
 WHOLE     := timeout --signal=INT 15m
 SOAKTIME  ?= 10m
+SOAKBENCH ?= 1h
 # The race detector cannot judge memory that is mapped outside the Go heap: it runs where everything is on the heap.
 RACED     := ^github.com/vasta-net/vasta/(flow|hostsock|internal/options|packet|ring|stats|timer|virtio/queue)(/|$$)
 LINTER    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -84,8 +85,10 @@ fuzz:
 bench: build
 	$(SUDO) ./bin/vasta bench net $(BENCHFLAGS)
 
-# The long forms: the end-to-end tests that take long, TCP over the lossy path and every fuzz target for SOAKTIME each, then the race detector.
+# The long forms: every cell of every netem in the guest machine, and a mixed load for SOAKBENCH here and for as long there; the end-to-end tests that take long, TCP over the lossy path and every fuzz target for SOAKTIME each, then the race detector.
 soak: prepare
+	$(MAKE) build
+	$(SUDO) ./bin/vasta bench net --lab --only netem,tbf,soak --soak $(SOAKBENCH)
 	$(GO) test -count=1 -timeout 30m -tags soak $(TESTEXEC) ./test/e2e
 	$(GO) test -count=1 -timeout 0 -run 'TestLossyPath$$' ./flow/tcp -lossy.time $(SOAKTIME)
 	$(MAKE) fuzz FUZZTIME=$(SOAKTIME)

@@ -252,8 +252,8 @@ func (l limit) quotient(r *Results, of quantity, per *quantity) (float64, error)
 	if err != nil {
 		return 0, err
 	}
-	if y == 0 && x == 0 && !l.atLeast {
-		return 1, nil
+	if y == 0 && !l.atLeast {
+		y = 1 // what is counted is compared with one, when there was none
 	}
 	if y == 0 {
 		return 0, fmt.Errorf("%s measured nothing to compare with", per.who)

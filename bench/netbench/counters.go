@@ -32,9 +32,14 @@ type counters struct {
 	} `json:"process"`
 	// Residence tells how long frames stay inside; nil when this vasta does not measure it.
 	Residence *struct {
-		Frames int64         `json:"frames"`
-		P99    time.Duration `json:"p99_ns"`
+		FromGuest percentiles `json:"from_guest"`
+		ToGuest   percentiles `json:"to_guest"`
 	} `json:"residence"`
+}
+
+// percentiles sum up durations.
+type percentiles struct {
+	P99 time.Duration `json:"p99_ns"`
 }
 
 const (

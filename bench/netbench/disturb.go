@@ -171,7 +171,7 @@ func (d *disturber) changeWay(ctx context.Context) error {
 	}
 	sh := shape{out: qdiscs{fmt.Sprintf("root tbf rate %dmbit burst 256kb limit 4mb", 200+d.random.IntN(2000))}}
 	if d.netem {
-		sh = impairments[d.random.IntN(len(impairments))].shape()
+		sh = impairments[d.random.IntN(len(impairments))].shape(d.rig.opts.Rate)
 	}
 	return d.rig.onLink().apply(ctx, sh)
 }

@@ -75,7 +75,7 @@ func pingBesideBulk(down bool) func(context.Context, *rig, *session) (Sample, er
 		if c.Residence == nil {
 			s.Note = errNoResidence.Error()
 		} else {
-			s.Extra[extraResidence] = float64(c.Residence.P99) / float64(time.Millisecond)
+			s.Extra[extraResidence] = float64(max(c.Residence.FromGuest.P99, c.Residence.ToGuest.P99)) / float64(time.Millisecond)
 		}
 		return s, nil
 	}

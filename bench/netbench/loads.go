@@ -160,6 +160,11 @@ func streamLoads() []load {
 	)
 }
 
+// result is where its measurements go.
+func (l *load) result() LoadResult {
+	return LoadResult{Name: l.name, Title: l.title, Table: l.table, Unit: l.unit, LowerIsBetter: l.lowerIsBetter}
+}
+
 // takesPart says whether the subject is measured under the load.
 func (l *load) takesPart(s *subject, quick bool) bool {
 	if quick && l.quickly != nil {

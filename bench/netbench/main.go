@@ -31,7 +31,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	results, err := measure(ctx, o, stderr)
+	results, err := measureAll(ctx, o, stderr)
 	if err != nil {
 		return fail(stderr, err)
 	}
@@ -56,6 +56,32 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		return exitMissed
 	}
 	return exitMet
+}
+
+// measureAll measures on this machine and in the lab, whatever o asks for.
+func measureAll(ctx context.Context, o Options, progress io.Writer) (results *Results, err error) {
+	if len(selectLoads(o)) > 0 {
+		if results, err = measure(ctx, o, progress); err != nil {
+			return nil, err
+		}
+	}
+	if !o.Lab || len(labLoads(o)) == 0 {
+		return results, nil
+	}
+	inLab, err := measureInLab(ctx, o, progress)
+	if ctx.Err() != nil {
+		return nil, errInterrupted
+	}
+	if err != nil {
+		// What else was measured is not lost for it.
+		inLab = notInLab(o, err)
+	}
+	if results == nil {
+		inLab.Bars = judge(inLab)
+		return inLab, nil
+	}
+	results.join(inLab)
+	return results, nil
 }
 
 // fail reports err on one line.

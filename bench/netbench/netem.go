@@ -24,8 +24,8 @@ var (
 // with segmentation offloads: netem does not take them apart, for vasta as little as for the kernel.
 type impairment struct{ name, title, netem string }
 
-// netemLimit is the queue of netem, in packets: more than a delay ever holds, so that nothing is lost but what is to be.
-const netemLimit = 10_000
+// netemLimit is the queue of netem, in packets. It holds what is delayed at every rate.
+const netemLimit = 1000
 
 // impairments are those of the issue. netem reorders by letting some packets go ahead of others that it delays, so that
 // reordering comes with a small delay of the rest.
@@ -36,9 +36,13 @@ var impairments = []impairment{
 	{"delay", "20 ms", "delay 20ms"},
 }
 
-func (i impairment) shape() shape {
-	q := qdiscs{fmt.Sprintf("root netem limit %d %s", netemLimit, i.netem)}
-	return shape{out: q, in: q}
+// shape lets each direction carry rate Mbit/s at most, 0 for as much as the processors can.
+func (i impairment) shape(rate int) shape {
+	line := fmt.Sprintf("root netem limit %d %s", netemLimit, i.netem)
+	if rate > 0 {
+		line += fmt.Sprintf(" rate %dmbit", rate)
+	}
+	return shape{out: qdiscs{line}, in: qdiscs{line}}
 }
 
 // throttle is the slow link of the issue: 100 Mbit/s with a queue of 100 packets for the data, and the delay on the way of the
@@ -64,7 +68,7 @@ var throttled = []cell{
 // netemLoads need a kernel with netem.
 func netemLoads() []load {
 	var all []load
-	add := func(name, table string, c cell, l leg, sh shape, index int) {
+	add := func(name, table string, c cell, l leg, sh func(rate int) shape, index int) {
 		all = append(all, load{
 			name: name + "-" + c.name(), title: c.title(), table: table, unit: "Mbit/s", cell: c, index: index,
 			phase: phaseNetem, when: whenNetem, who: vastaAndVeth, alone: goodput(c, l, sh),
@@ -73,12 +77,12 @@ func netemLoads() []load {
 	for _, l := range []leg{guestLeg, hostLeg} {
 		for _, i := range impairments {
 			for k, c := range cells {
-				add(netemName(i, l), fmt.Sprintf("netem %s, both ways, %s: goodput", i.title, l.title), c, l, i.shape(), k)
+				add(netemName(i, l), fmt.Sprintf("netem %s, both ways, %s: goodput", i.title, l.title), c, l, i.shape, k)
 			}
 		}
 	}
 	for k, c := range throttled {
-		add("tbf", "100 Mbit/s with a queue of 100 packets, 50 ms, "+guestLeg.title+": goodput", c, guestLeg, throttle(c.down), k)
+		add("tbf", "100 Mbit/s with a queue of 100 packets, 50 ms, "+guestLeg.title+": goodput", c, guestLeg, func(int) shape { return throttle(c.down) }, k)
 	}
 	return all
 }
@@ -122,7 +126,7 @@ func (b *barList) addGoodput(row string, loads []string) {
 
 // goodput carries checked streams over a link that is shaped for them alone. The same qdiscs lie on the namespace's end of vasta's TAP
 // (the guest leg) or on host's end of the veth (the host leg, and the kernel's own TCP).
-func goodput(c cell, l leg, sh shape) func(context.Context, *rig, *subject) (Sample, error) {
+func goodput(c cell, l leg, sh func(rate int) shape) func(context.Context, *rig, *subject) (Sample, error) {
 	return func(ctx context.Context, r *rig, s *subject) (sample Sample, err error) {
 		if err := r.lab.SetMTU(c.mtu); err != nil {
 			return Sample{}, err
@@ -149,7 +153,7 @@ func goodput(c cell, l leg, sh shape) func(context.Context, *rig, *subject) (Sam
 		}
 		// The link must be as it was for the next load even when the time is over.
 		defer func() { err = errors.Join(err, link.clear(context.WithoutCancel(ctx))) }()
-		if err := link.apply(ctx, sh); err != nil {
+		if err := link.apply(ctx, sh(r.opts.Rate)); err != nil {
 			return Sample{}, err
 		}
 		return r.stream(ctx, x, agent.Request{Op: agent.Streams, Server: server, Count: c.streams, Download: c.down, Duration: r.opts.Duration})

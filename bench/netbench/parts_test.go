@@ -15,7 +15,7 @@ func TestParseOptions(t *testing.T) {
 	got, err := parseOptions(strings.Fields("--rounds 3 --seconds=4 --only tcp-1,startup --json r.json --markdown r.md --vasta ./v --peer new=/opt/pasta,-f -q"))
 	want := Options{
 		Rounds: 3, Duration: 4 * time.Second, Only: []string{"tcp-1", "startup"}, JSON: "r.json", Markdown: "r.md",
-		Vasta: "./v", Peers: []Peer{{"new", []string{"/opt/pasta,-f"}}}, Quiet: true, Soak: time.Hour, Cells: len(cells),
+		Vasta: "./v", Peers: []Peer{{"new", []string{"/opt/pasta,-f"}}}, Quiet: true, Soak: time.Hour, Rate: 100, Cells: len(cells), LabRounds: 3, LabDuration: 4 * time.Second,
 	}
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Errorf("%v\n%s", err, diff)
@@ -41,8 +41,8 @@ func TestSelectLoads(t *testing.T) {
 	if n := len(selectLoads(Options{Cells: 12, Here: true})); n != here+len(netemLoads()) {
 		t.Errorf("%d loads with netem, want %d", n, here+len(netemLoads()))
 	}
-	if n := len(selectLoads(Options{Cells: 2, Here: true, Only: []string{"netem"}})); n != 8*2+1 {
-		t.Errorf("%d loads of two cells of each netem, and the soak, want 17", n)
+	if n := len(selectLoads(Options{Cells: 2, Here: true, Only: []string{"netem"}})); n != 8*2 {
+		t.Errorf("%d loads of two cells of each netem, want 16", n)
 	}
 	if n := len(selectLoads(Options{Quick: true})); n != len(streamLoads()) {
 		t.Errorf("--quick has %d loads, want those of issue A, %d", n, len(streamLoads()))

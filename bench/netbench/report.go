@@ -215,6 +215,13 @@ func preamble(r *Results) []string {
 			r.Rounds, r.Seconds, r.Started.Format(time.RFC3339)),
 		fmt.Sprintf("Congestion control: %s at both ends (%s)", m.Congestion, m.Iperf),
 	}
+	if l := r.Lab; l != nil {
+		lines = append(lines, fmt.Sprintf("Lab, for netem and the slow link: %d x %s under emulation, %d MiB, kernel %s; %d interleaved rounds of %g s a load; only ratios mean anything",
+			l.Machine.Processors, l.Machine.CPU, l.Machine.MemoryMiB, l.Machine.Kernel, l.Rounds, l.Seconds))
+	}
+	if slices.ContainsFunc(r.Loads, func(l LoadResult) bool { return strings.HasPrefix(l.Name, "netem-") }) && r.NetemRate > 0 {
+		lines = append(lines, fmt.Sprintf("netem: each direction carries at most %d Mbit/s, the same for vasta and for veth, which is the kernel's own TCP", r.NetemRate))
+	}
 	if m.Background > quiet {
 		lines = append(lines, fmt.Sprintf("Warning: other work kept %.1f processors busy before the run; do not trust these figures", m.Background))
 	}

@@ -76,6 +76,9 @@ type Results struct {
 	Subjects []SubjectInfo `json:"subjects"`
 	Loads    []LoadResult  `json:"loads"`
 	Bars     []Verdict     `json:"bars"`
+	// NetemRate is what each direction of a netem carried at most, in Mbit/s; 0 for no limit.
+	NetemRate int      `json:"netemMbit,omitempty"`
+	Lab       *LabInfo `json:"lab,omitempty"` // nil when all was measured on one machine
 }
 
 // load returns the results of the named load, nil when it was not selected.

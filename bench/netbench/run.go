@@ -77,13 +77,13 @@ func measure(ctx context.Context, o Options, progress io.Writer) (res *Results, 
 	r := &run{
 		rig: rig, loads: selectLoads(o), progress: progress,
 		results: &Results{
-			Machine: machine, Started: started.UTC(), Rounds: o.Rounds, Quick: o.Quick, Seconds: o.Duration.Seconds(),
+			Machine: machine, Started: started.UTC(), Rounds: o.Rounds, Quick: o.Quick, Seconds: o.Duration.Seconds(), NetemRate: o.Rate,
 		},
 	}
 	rig.say = r.say
 	r.subjects = slices.DeleteFunc(subjects, func(s *subject) bool { return s.Class == ClassVariant && !r.measures(s) })
 	for _, l := range r.loads {
-		lr := LoadResult{Name: l.name, Title: l.title, Table: l.table, Unit: l.unit, LowerIsBetter: l.lowerIsBetter}
+		lr := l.result()
 		for _, s := range r.subjects {
 			if l.takesPart(s, o.Quick) {
 				lr.Series = append(lr.Series, Series{Subject: s.Name})

@@ -44,13 +44,13 @@ func soakLoads() []load {
 	}
 	return []load{
 		soak("soak", "soak: mixed load, flaps, queue changes, changes of the slow link", whenNamed, false),
-		soak("netem-soak", "soak: mixed load, flaps, queue changes, changes of netem", whenNetemNamed, true),
+		soak("soak-netem", "soak: mixed load, flaps, queue changes, changes of netem", whenNetemNamed, true),
 	}
 }
 
 func soakBars() barList {
 	var b barList
-	for _, name := range []string{"soak", "netem-soak"} {
+	for _, name := range []string{"soak", "soak-netem"} {
 		soak := of(vastaName, statWorst, name)
 		b.add(name+", wrong bytes", atMost(0, "streams, connections or datagrams", soak, nil), nil)
 		for _, kind := range []struct{ title, extra string }{

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vasta-net/vasta/bench"
 	"github.com/vasta-net/vasta/internal/app"
+	"github.com/vasta-net/vasta/internal/lab/machine"
 	"github.com/vasta-net/vasta/internal/options"
 	"github.com/vasta-net/vasta/netns"
 )
@@ -26,6 +27,10 @@ const (
 func main() {
 	// The helper process inside a namespace is this program too, and must do nothing before it knows that.
 	if netns.StageMain() {
+		return
+	}
+	// So is the first process of the guest machine that benchmarks run in.
+	if machine.GuestMain() {
 		return
 	}
 	if status, ok := app.DemoInside(os.Stdout, os.Stderr); ok {
