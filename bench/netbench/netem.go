@@ -24,8 +24,14 @@ var (
 // with segmentation offloads: netem does not take them apart, for vasta as little as for the kernel.
 type impairment struct{ name, title, netem string }
 
-// netemLimit is the queue of netem, in packets. It holds what is delayed at every rate.
-const netemLimit = 1000
+const (
+	// netemLimit is the queue of netem, in packets: more than a delay ever holds, so that nothing is lost there but what is to be.
+	netemLimit = 10_000
+	// slowQueue is the queue in front of what limits the rate, in bytes.
+	slowQueue = 1 << 20
+	// slowBurst lets the largest packet through whole: taken apart, it would be another load than without the limit.
+	slowBurst = 128 << 10
+)
 
 // impairments are those of the issue. netem reorders by letting some packets go ahead of others that it delays, so that
 // reordering comes with a small delay of the rest.
@@ -38,11 +44,12 @@ var impairments = []impairment{
 
 // shape lets each direction carry rate Mbit/s at most, 0 for as much as the processors can.
 func (i impairment) shape(rate int) shape {
-	line := fmt.Sprintf("root netem limit %d %s", netemLimit, i.netem)
+	q := qdiscs{fmt.Sprintf("root handle 1: netem limit %d %s", netemLimit, i.netem)}
 	if rate > 0 {
-		line += fmt.Sprintf(" rate %dmbit", rate)
+		// Not netem's own rate: what netem reorders goes ahead of everything that waits for it.
+		q = append(q, fmt.Sprintf("parent 1:1 handle 10: tbf rate %dmbit burst %d limit %d", rate, slowBurst, slowQueue))
 	}
-	return shape{out: qdiscs{line}, in: qdiscs{line}}
+	return shape{out: q, in: q}
 }
 
 // throttle is the slow link of the issue: 100 Mbit/s with a queue of 100 packets for the data, and the delay on the way of the
@@ -166,11 +173,21 @@ func (r *rig) stream(ctx context.Context, x *session, req agent.Request) (Sample
 	if err != nil {
 		return Sample{}, err
 	}
+	busy, err := procfs.BusyTime()
+	if err != nil {
+		return Sample{}, err
+	}
+	began := time.Now()
 	resp, err := x.call(req, req.Duration+streamSlack)
 	if err != nil {
 		return Sample{}, err
 	}
+	took := time.Since(began)
 	after, err := r.retransmits(ctx, x)
+	if err != nil {
+		return Sample{}, err
+	}
+	busyAfter, err := procfs.BusyTime()
 	if err != nil {
 		return Sample{}, err
 	}
@@ -180,7 +197,7 @@ func (r *rig) stream(ctx context.Context, x *session, req agent.Request) (Sample
 	}
 	return Sample{
 		Value: t.BitsPerSecond / 1e6,
-		Extra: map[string]float64{extraWrong: float64(t.Wrong), extraRetransmits: float64(after - before)},
+		Extra: map[string]float64{extraWrong: float64(t.Wrong), extraRetransmits: float64(after - before), extraBusy: (busyAfter - busy).Seconds() / took.Seconds()},
 		Note:  t.Example,
 	}, nil
 }

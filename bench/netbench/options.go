@@ -54,7 +54,7 @@ the project's bars. Needs root and iperf3.
   --here               measure that on this machine, whose kernel has netem
   --cells N            of each netem, only the first N of 12 cells
   --rate MBIT          what each direction of a netem carries at most, 0 for no
-                       limit (default 100): the network and not the emulated
+                       limit (default 50): the network and not the emulated
                        processors shall set the speed
   --soak DURATION      how long soak and soak-netem last, which are measured only
                        when --only names them (default 1h)
@@ -79,7 +79,7 @@ const (
 
 // netemRate is what vasta and the kernel both carry easily under emulation. Without a limit, and without any netem, vasta moves there
 // 0.24 to 0.42 of what veth does, because everything is as fast as the emulated processors.
-const netemRate = 100
+const netemRate = 50
 
 // minSoak has a few looks in each quarter.
 const minSoak = 10 * time.Second

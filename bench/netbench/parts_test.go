@@ -15,7 +15,7 @@ func TestParseOptions(t *testing.T) {
 	got, err := parseOptions(strings.Fields("--rounds 3 --seconds=4 --only tcp-1,startup --json r.json --markdown r.md --vasta ./v --peer new=/opt/pasta,-f -q"))
 	want := Options{
 		Rounds: 3, Duration: 4 * time.Second, Only: []string{"tcp-1", "startup"}, JSON: "r.json", Markdown: "r.md",
-		Vasta: "./v", Peers: []Peer{{"new", []string{"/opt/pasta,-f"}}}, Quiet: true, Soak: time.Hour, Rate: 100, Cells: len(cells), LabRounds: 3, LabDuration: 4 * time.Second,
+		Vasta: "./v", Peers: []Peer{{"new", []string{"/opt/pasta,-f"}}}, Quiet: true, Soak: time.Hour, Rate: 50, Cells: len(cells), LabRounds: 3, LabDuration: 4 * time.Second,
 	}
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Errorf("%v\n%s", err, diff)

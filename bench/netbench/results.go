@@ -31,8 +31,9 @@ const (
 	extraWrong       = "wrong"        // flows or connections that carried wrong bytes
 	extraPromised    = "promised MiB" // windows that guests are told of
 	extraMemory      = "memory MiB"   // of the tool, under the load
-	extraTried       = "tried"        // connections
-	extraLeft        = "left"         // flows, descriptors, goroutines, pages and promises that the load has left behind
+	extraBusy        = "processors busy"
+	extraTried       = "tried" // connections
+	extraLeft        = "left"  // flows, descriptors, goroutines, pages and promises that the load has left behind
 )
 
 // Series is everything measured for one subject under one load.

@@ -20,7 +20,7 @@ const (
 	relayPort = 5202
 
 	// startLimit is how long a tool may take until its agent has a network.
-	startLimit = 10 * time.Second
+	startLimit = 30 * time.Second
 	// closeLimit is how long a tool may take to end after its command has.
 	closeLimit = 2 * time.Second
 	// answerSlack is what an agent's answer may take beyond the load itself.
