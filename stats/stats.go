@@ -85,7 +85,7 @@ type Worker struct {
 	Evictions         [NumShortages]uint64 // idle flows ended to make room
 
 	TCPOpened, TCPAccepted, TCPClosed, TCPReset uint64
-	TCPRetransmits, TCPTimeouts                 uint64 // toward the guest: frames sent again, retransmission timers that ran out
+	TCPRetransmits, TCPTimeouts                 uint64 // toward the guest: segments sent again, retransmission timers that ran out
 	TCPFastRecoveries, TCPTailProbes            uint64 // ... losses found by acknowledgements, tail loss probes sent
 	TCPUndone, TCPDSACKs                        uint64 // ... recoveries that were for nothing, D-SACKs received
 	TCPOutOfOrder, TCPDuplicate                 uint64

@@ -229,7 +229,7 @@ func (c *Conn) sendAgain(env *Env, snd Sender, i int, end int64) bool {
 	if !ok {
 		return false
 	}
-	env.Stats.TCPRetransmits++
+	env.Stats.TCPRetransmits += uint64(end-from+int64(c.mss)-1) / uint64(c.mss)
 	c.sb.resend(i, end, env.Now)
 	c.resentNow(env.Now, end-from)
 	c.cc.out += end - from
