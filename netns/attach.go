@@ -32,12 +32,12 @@ func Attach(target Target, cfg Config) (*Namespace, error) {
 	if err != nil {
 		return nil, err
 	}
-	tap, warnings, err := attach(target, path, cfg)
+	tap, warnings, err := attach(target, path, stageConfig{Config: cfg, Attached: true})
 	if err != nil {
 		watch.close()
 		return nil, err
 	}
-	return &Namespace{tap: tap, warnings: warnings, gone: watch.gone, watch: watch}, nil
+	return &Namespace{tap: tap, warnings: warnings, gone: watch.gone, watch: watch, attached: &attachment{target, path}}, nil
 }
 
 // path returns the path of the network namespace.
@@ -55,7 +55,14 @@ func (t *Target) path() (string, error) {
 	return t.NetNS, nil
 }
 
-func attach(target Target, path string, cfg Config) (TAP, []string, error) {
+// attachment says how the namespace can be joined again.
+type attachment struct {
+	target Target
+	path   string
+}
+
+// attach has a stage join the namespace and carry cfg out.
+func attach(target Target, path string, cfg stageConfig) (TAP, []string, error) {
 	netNS, err := openNamespace(path, unix.CLONE_NEWNET)
 	if err != nil {
 		return TAP{}, nil, err
@@ -77,7 +84,7 @@ func attach(target Target, path string, cfg Config) (TAP, []string, error) {
 	}
 	spec.Join = append(spec.Join, int(netNS.Fd()))
 
-	s, err := startStage(stageConfig{Config: cfg, Attached: true}, func(remote conn) (int, error) {
+	s, err := startStage(cfg, func(remote conn) (int, error) {
 		null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 		if err != nil {
 			return 0, err

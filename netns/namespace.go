@@ -20,6 +20,7 @@ type Namespace struct {
 	gone     <-chan struct{}
 	stage    *stageProcess // nil when attached
 	watch    *watcher      // nil when created
+	attached *attachment   // the same
 	terminal *terminal     // nil without Command.Foreground
 	started  bool
 }
@@ -139,6 +140,7 @@ type stageProcess struct {
 	ready   stageReady
 	fds     []int         // the TAP's, until they are handed over
 	replies chan message  // answers to ask
+	updated chan message  // answers to Update
 	ended   chan struct{} // closed when the command has ended, or the stage; status and err are set before
 	done    chan struct{} // closed when the stage has been waited for
 
@@ -157,7 +159,7 @@ func startStage(cfg stageConfig, fork func(remote conn) (pid int, err error)) (*
 	if err != nil {
 		return nil, err
 	}
-	s := &stageProcess{conn: local, replies: make(chan message, 1), ended: make(chan struct{}), done: make(chan struct{})}
+	s := &stageProcess{conn: local, replies: make(chan message, 1), updated: make(chan message, 1), ended: make(chan struct{}), done: make(chan struct{})}
 	ready := make(chan error, 1)
 	go func() {
 		// The kernel kills the stage when the thread that forked it ends (PR_SET_PDEATHSIG): this one lasts as long as
@@ -249,6 +251,8 @@ func (s *stageProcess) receive() (reported bool) {
 		switch m.kind {
 		case kindStarted, kindNotStarted:
 			s.replies <- m
+		case kindUpdated:
+			s.updated <- m
 		case kindStopped:
 			s.mu.Lock()
 			stopped := s.stopped

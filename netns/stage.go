@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"runtime"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -45,7 +46,16 @@ func StageMain() bool {
 // stage is the process in the namespace. Its main goroutine sets up, then runs and reaps; once the command runs, a second
 // one reads the caller's messages.
 type stage struct {
-	conn conn
+	conn    conn
+	covered bool // /etc/resolv.conf is ours
+
+	mu sync.Mutex // of sending, once the command runs
+}
+
+func (s *stage) send(kind messageKind, v any) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conn.send(kind, v)
 }
 
 func (s *stage) run() error {
@@ -59,6 +69,12 @@ func (s *stage) run() error {
 	var cfg stageConfig
 	if err := m.decode(&cfg); err != nil {
 		return err
+	}
+	if cfg.Update != nil {
+		if err := cfg.Update.apply(); err != nil {
+			return err
+		}
+		return s.conn.send(kindReady, stageReady{})
 	}
 	warnings, err := s.setUp(&cfg)
 	if err != nil {
@@ -90,6 +106,8 @@ func (s *stage) setUp(cfg *stageConfig) (warnings []string, err error) {
 	if cfg.ResolvConf != nil {
 		if err := coverResolvConf(cfg.ResolvConf); err != nil {
 			warnings = append(warnings, err.Error())
+		} else {
+			s.covered = true
 		}
 	}
 	if w := mountProc(); w != "" {
@@ -127,6 +145,9 @@ func (s *stage) serve() error {
 		}
 		if m.kind != kindStart {
 			closeAll(m.fds)
+			if m.kind == kindUpdate {
+				s.update(&m)
+			}
 			continue
 		}
 		c, err := startCommand(m)
@@ -149,12 +170,12 @@ func (s *stage) serve() error {
 			defer close(callerGone)
 			s.relaySignals(c)
 		}()
-		status, err := c.reap(func(stop stageStop) error { return s.conn.send(kindStopped, stop) })
+		status, err := c.reap(func(stop stageStop) error { return s.send(kindStopped, stop) })
 		if err == nil {
 			err = killRest()
 		}
 		if err == nil {
-			err = s.conn.send(kindExited, status)
+			err = s.send(kindExited, status)
 		}
 		if err == nil {
 			<-callerGone
@@ -180,6 +201,8 @@ func (s *stage) relaySignals(c *command) {
 			_ = unix.PidfdSendSignal(c.pidfd, syscall.Signal(sig.Signal), nil, 0)
 		case m.kind == kindContinue && m.decode(&stop) == nil:
 			time.AfterFunc(continueDelay, func() { c.resume(stop) })
+		case m.kind == kindUpdate:
+			s.update(&m)
 		}
 	}
 }

@@ -25,12 +25,16 @@ const (
 	kindStopped                           // from the stage: stageStop, a signal has stopped the command
 	kindContinue                          // to the stage: the same stageStop, end it
 	kindExited                            // from the stage: ExitStatus; it ends
+	kindUpdate                            // to the stage: stageUpdate
+	kindUpdated                           // from the stage: stageFailure, without a message when all was done
 )
 
 type stageConfig struct {
 	Config
 	// Attached: the namespace existed before, and only the TAP is made.
 	Attached bool
+	// Update: the TAP exists too, and is changed.
+	Update *stageUpdate
 }
 
 type stageReady struct {
