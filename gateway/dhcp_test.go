@@ -3,10 +3,12 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"github.com/gopacket/gopacket/layers"
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/dhcpv6"
+	"github.com/mdlayher/ndp"
 	"github.com/vasta-net/vasta/gateway/dhcp"
 	"github.com/vasta-net/vasta/packet"
 	"github.com/vasta-net/vasta/stats"
@@ -154,6 +157,27 @@ func TestRouterFlags(t *testing.T) {
 				t.Errorf("%s: flags %#x, want %#x", tc.name, flags, tc.flags)
 			}
 		})
+	}
+}
+
+// TestFormerPrefix checks that a prefix that the guest is to leave is advertised so (RFC 4862, 5.5.3).
+func TestFormerPrefix(t *testing.T) {
+	c := testConfig(nil)
+	c.Former = []netip.Addr{netip.MustParseAddr("2001:db8:9::15"), guest6, guest4}
+	var got []string
+	mustNew(t, c).Advertise(func(frame []byte) {
+		m, err := ndp.ParseMessage(frame[packet.EtherLen+packet.IPv6Len:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range m.(*ndp.RouterAdvertisement).Options {
+			if p, ok := o.(*ndp.PrefixInformation); ok {
+				got = append(got, fmt.Sprintf("%v %v", p.Prefix, p.PreferredLifetime != 0))
+			}
+		}
+	})
+	if want := []string{"2001:db8:1:: true", "2001:db8:9:: false"}; !slices.Equal(got, want) {
+		t.Errorf("prefixes %v, want %v", got, want)
 	}
 }
 

@@ -32,6 +32,8 @@ type Config struct {
 	GuestMAC MAC
 	// Guest are the guest's addresses, of both families. Nobody else is at them: the gateway does not answer for them.
 	Guest []netip.Addr
+	// Former are addresses that the guest had, and may still use for connections that it has.
+	Former []netip.Addr
 	// Ours are the addresses that the gateway really has, of both families: its own and those mapped to the
 	// host. Only for them is a guest told that an address it wants to take is in use.
 	Ours []netip.Addr
@@ -69,14 +71,14 @@ func New(c Config) (*Gateway, error) {
 	if !unicast(c.MAC) {
 		return nil, fmt.Errorf("gateway: %x is no Ethernet address of a host", c.MAC)
 	}
-	for _, a := range slices.Concat(c.Guest, c.Ours) {
+	for _, a := range slices.Concat(c.Guest, c.Former, c.Ours) {
 		if !usable(a) {
 			return nil, fmt.Errorf("gateway: %v is no address of a host", a)
 		}
 	}
 	g := &Gateway{
 		mac: c.MAC, guestMAC: new(atomic.Uint64),
-		guest: slices.Clone(c.Guest), ours: slices.Clone(c.Ours),
+		guest: slices.Concat(c.Guest, c.Former), ours: slices.Clone(c.Ours),
 		linkLocal: c.LinkLocal, stats: c.Stats,
 	}
 	if g.stats == nil {
@@ -107,7 +109,7 @@ func New(c Config) (*Gateway, error) {
 		}
 	}
 	if c.Router != nil {
-		ra, err := c.Router.encode(c.MAC, c.Guest, c.DHCP6)
+		ra, err := c.Router.encode(&c)
 		if err != nil {
 			return nil, fmt.Errorf("gateway: router advertisement: %w", err)
 		}

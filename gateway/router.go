@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,11 +22,14 @@ const (
 // MaxLifetime is the longest lifetime of a default router (RFC 8319).
 const MaxLifetime = 65535 * time.Second
 
+// formerLifetime is how long connections from a former address may go on: an advertisement cannot cut it shorter (RFC 4862, 5.5.3 e).
+const formerLifetime = 2 * time.Hour
+
 // hopLimit is the one that a guest is told to send with.
 const hopLimit = 64
 
 // Router is what router advertisements say. The prefixes are those of the guest's addresses: each /64 is on the
-// link, may be configured from, and never expires. Nor do the resolvers and the search list.
+// link, may be configured from, and never expires, but for those of former addresses. Nor do the resolvers and the search list.
 type Router struct {
 	Lifetime time.Duration // as a default router, up to MaxLifetime; 0: it is none
 	MTU      uint32        // of the link, in bytes; 0: not advertised
@@ -40,8 +44,8 @@ func (g *Gateway) Advertise(emit func(frame []byte)) {
 	}
 }
 
-// encode makes the message of a gateway with the given Ethernet address, guest and DHCPv6 server; its checksum is zero.
-func (r *Router) encode(mac MAC, guest []netip.Addr, server *dhcp.Config6) ([]byte, error) {
+// encode makes the message of a gateway of the given configuration; its checksum is zero.
+func (r *Router) encode(c *Config) ([]byte, error) {
 	if r.Lifetime < 0 || r.Lifetime > MaxLifetime {
 		return nil, fmt.Errorf("lifetime %v is not between 0 and %v", r.Lifetime, MaxLifetime)
 	}
@@ -49,12 +53,12 @@ func (r *Router) encode(mac MAC, guest []netip.Addr, server *dhcp.Config6) ([]by
 		return nil, fmt.Errorf("MTU %d is below %d, the least for IPv6", r.MTU, header.IPv6MinimumMTU)
 	}
 	ra := ndp.RouterAdvertisement{CurrentHopLimit: hopLimit, RouterLifetime: r.Lifetime}
-	if server != nil { // RFC 4861, 4.2: addresses are to be had by DHCPv6, and everything else
-		ra.ManagedConfiguration, ra.OtherConfiguration = server.Addr.IsValid(), true
+	if c.DHCP6 != nil { // RFC 4861, 4.2: addresses are to be had by DHCPv6, and everything else
+		ra.ManagedConfiguration, ra.OtherConfiguration = c.DHCP6.Addr.IsValid(), true
 	}
 	add := func(o ndp.Option) { ra.Options = append(ra.Options, o) }
 	advertised := map[netip.Prefix]bool{}
-	for _, a := range guest {
+	for i, a := range slices.Concat(c.Guest, c.Former) {
 		if !a.Is6() || a.Is4In6() || a.IsLinkLocalUnicast() {
 			continue
 		}
@@ -63,15 +67,19 @@ func (r *Router) encode(mac MAC, guest []netip.Addr, server *dhcp.Config6) ([]by
 			continue
 		}
 		advertised[p] = true
+		valid, preferred := ndp.Infinity, ndp.Infinity
+		if i >= len(c.Guest) {
+			valid, preferred = formerLifetime, 0
+		}
 		add(&ndp.PrefixInformation{
 			PrefixLength: 64, OnLink: true, AutonomousAddressConfiguration: true,
-			ValidLifetime: ndp.Infinity, PreferredLifetime: ndp.Infinity, Prefix: p.Addr(),
+			ValidLifetime: valid, PreferredLifetime: preferred, Prefix: p.Addr(),
 		})
 	}
 	if r.MTU != 0 {
 		add(ndp.NewMTU(r.MTU))
 	}
-	add(&ndp.LinkLayerAddress{Direction: ndp.Source, Addr: net.HardwareAddr(mac[:])})
+	add(&ndp.LinkLayerAddress{Direction: ndp.Source, Addr: net.HardwareAddr(c.MAC[:])})
 	if len(r.DNS) > 0 {
 		if err := r.addResolvers(add); err != nil {
 			return nil, err

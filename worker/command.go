@@ -3,6 +3,8 @@ package worker
 import (
 	"encoding/binary"
 
+	"github.com/vasta-net/vasta/flow/forward"
+	"github.com/vasta-net/vasta/gateway"
 	"github.com/vasta-net/vasta/stats"
 	"golang.org/x/sys/unix"
 )
@@ -34,6 +36,19 @@ func wake(fd int) {
 	// It cannot fail: the counter, which nobody reads, has room for 2^64 - 2 wake-ups.
 	_, _ = unix.Write(fd, one[:])
 }
+
+// Reconfigure has the worker go by another mapping, which is read-only from then on, and another gateway. Flows that exist stay as they
+// are. It is called through Do.
+func (w *Worker) Reconfigure(m *forward.Map, g gateway.Config) error {
+	if err := w.Gateway.Update(g); err != nil {
+		return err
+	}
+	w.Map = m
+	return nil
+}
+
+// Advertise sends the guest a router advertisement, unasked. It is called through Do.
+func (w *Worker) Advertise() { w.Gateway.Advertise(w.emit) }
 
 // takeCommands runs what Do left, and reports whether the worker is to stop.
 func (w *Worker) takeCommands() (stop bool) {

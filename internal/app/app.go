@@ -52,6 +52,7 @@ func run(o *options.Options, p *plan, argv, env []string) (status int, err error
 	n.start()
 	defer func() { err = errors.Join(err, n.finish(o)) }()
 	announce(log, p, ns)
+	defer follow(o, p, ns, n).stop()
 	// Whoever is told that the network is ready may send signals from then on.
 	signals := make(chan os.Signal, 16)
 	listen(signals, unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
@@ -146,6 +147,7 @@ func Attach(o *options.Options) (status int, err error) {
 	n.start()
 	defer func() { err = errors.Join(err, n.finish(o)) }()
 	announce(log, p, ns)
+	defer follow(o, p, ns, n).stop()
 	if err := ready(o); err != nil {
 		return exitFailure, err
 	}

@@ -21,12 +21,15 @@ type plan struct {
 	mapping forward.Map
 	guest   []netip.Addr
 	names   naming
+	former  []netip.Addr // the guest's addresses of before the host's network changed
+	host    netns.Template
+	resolv  []byte // what it was made from
 	ports   struct{ tcp, udp []forward.Port }
 }
 
 // makePlan works out what the inside looks like. resolv is the host's resolv.conf, nil when there is none.
 func makePlan(o *options.Options, host netns.Template, resolv []byte) (*plan, error) {
-	p := &plan{inside: host.Config()}
+	p := &plan{inside: host.Config(), host: host, resolv: resolv}
 	p.inside.MTU = o.Guest.MTU
 	p.inside.MAC = netns.MAC(o.Guest.MAC)
 	p.inside.Queues = o.Limits.Queues

@@ -14,7 +14,7 @@ import (
 
 // gateway is what the guest behind t sees as its router.
 func (p *plan) gateway(o *options.Options, t *netns.TAP, block *stats.Worker) gateway.Config {
-	c := gateway.Config{MAC: gateway.MAC(o.Guest.GatewayMAC), GuestMAC: gateway.MAC(t.MAC), Guest: p.guest, Stats: block}
+	c := gateway.Config{MAC: gateway.MAC(o.Guest.GatewayMAC), GuestMAC: gateway.MAC(t.MAC), Guest: p.guest, Former: p.former, Stats: block}
 	m := &p.mapping
 	c.Ours = append(c.Ours, p.names.at...)
 	for _, pair := range [][2]netip.Addr{m.Gateway, m.Loopback, m.GuestAlias} {
