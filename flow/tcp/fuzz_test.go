@@ -84,6 +84,9 @@ func play(t failer, b script) {
 		iss: sequences[kind>>3&7], scale: int8(sizes%16) - 1, mss: []uint16{1460, 0, 10, 65480}[sizes>>4&3],
 		times: kind&1 != 0, sack: kind&2 != 0, buffer: 65535, total: 1 << 40,
 	}
+	if sizes&0x80 != 0 {
+		w.env.GapACKs, w.env.NearWindow = 3, 30000
+	}
 	cfg := Config{MSS: 1440, ISS: sequences[kind>>2&7], V6: kind&0x80 != 0}
 	if sizes&0x40 != 0 {
 		cfg.MSS, cfg.MaxGSO = 65480, 65495
@@ -104,6 +107,9 @@ func play(t failer, b script) {
 	s.settle()
 	s.output()
 	s.reset()
+	if _, _, ok := s.c.TimeWait(); ok && s.c.Why() != Finished {
+		t.Fatalf("TIME-WAIT after an end of %d", s.c.Why())
+	}
 	if n := w.stats.Drops[stats.NoBuffers]; n > 0 {
 		t.Fatalf("%d segments found no memory, though what is promised is reserved", n)
 	}
@@ -179,8 +185,11 @@ func (s *subject) anySegment(b *script) {
 	if g.times {
 		g.clock++
 		seg.HasTimes, seg.TSVal = true, g.clock
+		seg.TSEcr = c.clock(s.w.env.Now)
 		if back := b.byte(); back > 0xf0 {
 			seg.TSVal -= uint32(back)
+		} else {
+			seg.TSEcr -= uint32(back)
 		}
 	}
 	if flags&URG != 0 { // stands for SACK blocks
