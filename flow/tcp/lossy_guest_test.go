@@ -171,6 +171,7 @@ func (e *guestEnd) act() {
 	}
 	late := e.rtoAt != 0 && e.rtoAt <= e.p.now
 	if late {
+		e.p.model.costs += e.wait // its recovery is not what is tested
 		e.rtoAt, e.wait = 0, min(2*e.wait, maxRTO)
 	}
 	if g.una == 0 || !g.synSeen {

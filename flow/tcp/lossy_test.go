@@ -301,8 +301,32 @@ func (s *lossyRun) judge(took int64) {
 			s.failf("end %d heard %d bytes of %d, the end %t", i, e.app.got, e.app.want, e.app.heard)
 		}
 	}
+	s.judgeTimers()
 	if limit := 2*(s.ideal+m.costs) + 2e9; took > limit {
 		s.failf("took %.3f s, at most %.3f are in order: %.3f without losses, %d frames lost", float64(took)/1e9, float64(limit)/1e9, float64(s.ideal)/1e9, p.legs[0].lost+p.legs[1].lost)
+	}
+}
+
+// judgeTimers checks that what was lost accounts for what a retransmission timer had to notice: where nothing was, and nothing was
+// overtaken, that is nothing.
+func (s *lossyRun) judgeTimers() {
+	lost, reorders := 0, false
+	for i := range s.p.legs {
+		l := &s.p.legs[i]
+		lost += l.lost
+		reorders = reorders || l.reorder > 0
+	}
+	for i, e := range s.conns {
+		if e == nil {
+			continue
+		}
+		n := int(e.env.Stats.TCPTimeouts)
+		if n > lost+4 {
+			s.failf("end %d: %d timeouts for %d frames that were lost", i, n, lost)
+		}
+		if lost == 0 && !reorders && n > 0 {
+			s.failf("end %d: %d timeouts, though nothing was lost or overtaken", i, n)
+		}
 	}
 }
 
