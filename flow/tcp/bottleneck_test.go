@@ -197,7 +197,7 @@ func TestBottleneck(t *testing.T) {
 		{"loss of large segments", bottleneck{rate: 2000 * mbit, delay: 10 * millisecond, loss: 10}, 65520, 60 << 20, 200 * mbit, 30, false},
 		{"loss at hand", bottleneck{rate: 2000 * mbit, delay: 50000, loss: 10}, 1500, 30 << 20, 1000 * mbit, 1000, false},
 		// Reordering is not taken for loss for long, and what was is undone (1.1 and 1.9 Gbit/s).
-		{"reordering", bottleneck{rate: 2000 * mbit, delay: 10 * millisecond, early: 50}, 1500, 16 << 20, 400 * mbit, 6000, true},
+		{"reordering", bottleneck{rate: 2000 * mbit, delay: 10 * millisecond, early: 50}, 1500, 16 << 20, 400 * mbit, 10000, true},
 		{"reordering at hand", bottleneck{rate: 2000 * mbit, delay: millisecond, early: 50}, 65520, 30 << 20, 1000 * mbit, 30, true},
 		// Delay alone loses nothing and sends nothing twice (1.2 Gbit/s).
 		{"delay", bottleneck{rate: 2000 * mbit, delay: 10 * millisecond}, 1500, 60 << 20, 600 * mbit, 0, false},

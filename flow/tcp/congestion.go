@@ -11,8 +11,8 @@ type congestion struct {
 	ssthresh  int64 // bytes
 	cubic     cubic
 	start     hystart
-	used      int64 // most that flew at once since the window before last was sent
-	usedEnd   int64 // offset that ends the round of used
+	used      int64 // most that flew at once in this round
+	usedEnd   int64 // offset that ends the round
 	delivered int64 // PRR (RFC 6937): bytes that have arrived since recovery began
 	out       int64 // bytes sent in it
 	size      int64 // bytes outstanding at its beginning
@@ -65,10 +65,11 @@ func (g *congestion) grow(now, acked, una, nxt, rtt, srtt int64) {
 	g.cwnd = min(g.cubic.grow(now, g.cwnd, g.mss, acked, srtt), g.limit)
 }
 
-// reduce answers a loss: ssthresh becomes what is left of the window that was in use.
+// reduce answers a loss: ssthresh becomes what is left of the window. As in growth, the window counts for twice what was in flight at
+// most: on the TAP a round trip is so short that little is, and that little says nothing of what the path takes.
 func (g *congestion) reduce(flying int64) {
-	inUse := min(g.cwnd, max(g.used, flying))
-	g.ssthresh = max(g.cubic.reduce(inUse), 2*g.mss)
+	window := min(g.cwnd, 2*max(g.used, flying))
+	g.ssthresh = max(g.cubic.reduce(window), 2*g.mss)
 }
 
 // recover begins a recovery with size bytes outstanding.

@@ -11,7 +11,7 @@ type rack struct {
 	minAt int64 // when minRTT was taken
 	min   int64 // shortest round-trip time of late, nanoseconds; 0: none
 
-	reordered  bool  // the path, or the guest's, reorders
+	reordered  bool  // the path reorders
 	mult       int64 // the reordering window in quarters of min, less one
 	persist    uint8 // recoveries until mult is forgotten
 	dsackRound int64 // offset at which the round ends in which a D-SACK raised mult, 0: none
