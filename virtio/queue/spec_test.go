@@ -344,6 +344,30 @@ func TestPackedBytes(t *testing.T) {
 	equal(t, "base", device.Position().Base(queue.Packed), 2|2<<16) // row 42
 }
 
+// Row 33: a descriptor is offered when both flags are as the lap has them, and by no other change; so is a used one.
+func TestPackedFlags(t *testing.T) {
+	const avail, used = queuetest.Avail, queuetest.Used
+	for _, flags := range []uint16{0, used, avail, avail | used} {
+		bed := queuetest.NewBed(t, queuetest.Heap, queue.Ring{Format: queue.Packed, Size: 2, EventIdx: true}, arenaLen)
+		device, driver, raw := bed.Device(t, 0), bed.Driver(t), bed.MockDevice()
+		raw.Put(0, desc(0, flags, 0))
+		equal(t, "Listen of the device", device.Listen(), flags == avail)
+		takeAll(t, device, b2i(flags == avail))
+		publish(t, driver, queue.Buffer{Out: []queue.Segment{seg(0, 1)}})
+		raw.Put(0, desc(0, flags, 0))
+		equal(t, "Listen of the driver", driver.Listen(1), flags == avail|used)
+		n, err := driver.Reap(make([]queue.Used, 1))
+		equal(t, "reaped", fmt.Sprint(n, err), fmt.Sprint(b2i(flags == avail|used), nil))
+	}
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
 // Row 38: a batch of a packed in-order queue.
 func TestPackedBatch(t *testing.T) {
 	bed := queuetest.NewBed(t, queuetest.Heap, queue.Ring{Format: queue.Packed, Size: 4, InOrder: true}, arenaLen)

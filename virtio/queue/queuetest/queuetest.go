@@ -32,7 +32,11 @@ func Mapping(tb testing.TB, n int) []byte {
 	if err != nil {
 		tb.Fatalf("mmap of %d bytes: %v", n, err)
 	}
-	tb.Cleanup(func() { unix.Munmap(mem) })
+	tb.Cleanup(func() {
+		if err := unix.Munmap(mem); err != nil {
+			tb.Errorf("munmap: %v", err)
+		}
+	})
 	return mem
 }
 
