@@ -232,15 +232,16 @@ func (e *deviceEnd) table(at int, addr uint64, n uint32) []byte {
 	return t
 }
 
-// accept enters a chain that was read to its end, under its id, with the number of descriptors that it takes in the ring.
-func (e *deviceEnd) accept(c *chain, id uint16, count int) Chain {
+// accept enters a chain that was read to its end, under its id, with the number of descriptors that it takes in the ring, and fills in what the
+// caller sees of it.
+func (e *deviceEnd) accept(to *Chain, c *chain, id uint16, count int) {
 	in := uint32(min(c.in, math.MaxUint32))
 	e.taken[id] = taken{in: in, nth: e.nth, count: uint16(count), live: true}
 	e.order[int(e.nth)&(len(e.order)-1)] = id
 	e.nth++
 	e.inFlight++
 	mid, end := c.first+c.outs, c.first+c.spans
-	return Chain{Out: e.spans[c.first:mid:mid], In: e.spans[mid:end:end], InLen: in, ID: id}
+	to.Out, to.In, to.InLen, to.ID = e.spans[c.first:mid:mid], e.spans[mid:end:end], in, id
 }
 
 // last is the id of the k-th last chain taken, and whether it is in flight still.

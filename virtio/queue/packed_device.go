@@ -49,7 +49,7 @@ func (d *packedDevice) Take(chains []Chain) (int, error) {
 		if !ok {
 			return n, d.err // nil when the spans were used up
 		}
-		chains[n] = d.accept(&c, id, count)
+		d.accept(&chains[n], &c, id, count)
 		d.slots += count
 		d.avail.advance(uint16(count), uint16(d.ring.Size))
 		n++

@@ -361,6 +361,20 @@ func TestPackedFlags(t *testing.T) {
 	}
 }
 
+// A ring that is wholly in flight offers nothing, even when its next place says that it does: rows 5 and 19 of the hostile inputs.
+func TestPackedFullRing(t *testing.T) {
+	bed := queuetest.NewBed(t, queuetest.Heap, queue.Ring{Format: queue.Packed, Size: 2}, arenaLen)
+	device, driver := bed.Device(t, 0), bed.MockDriver()
+	two := desc(0, 0, 0)
+	two.ID = 1
+	driver.OfferList(desc(0, 0, 0))
+	driver.OfferList(two)
+	takeAll(t, device, 2)
+	driver.OfferList(desc(0, next, 0))
+	takeAll(t, device, 0)
+	equal(t, "Listen", device.Listen(), false)
+}
+
 func b2i(b bool) int {
 	if b {
 		return 1

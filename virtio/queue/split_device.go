@@ -64,7 +64,7 @@ func (d *splitDevice) Take(chains []Chain) (int, error) {
 		if !d.walk(&c, head) {
 			return i, d.err // nil when the spans were used up
 		}
-		chains[i] = d.accept(&c, head, 1)
+		d.accept(&chains[i], &c, head, 1)
 		d.availIdx++
 	}
 	return n, nil
