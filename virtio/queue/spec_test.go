@@ -514,6 +514,24 @@ func TestPackedNotifications(t *testing.T) {
 	}
 }
 
+// An end that asks after more than a lap notifies, wherever the event is: it was passed.
+func TestPackedNotificationAfterLaps(t *testing.T) {
+	for event := range uint16(3) {
+		bed := queuetest.NewBed(t, queuetest.Heap, queue.Ring{Format: queue.Packed, Size: 3, EventIdx: true}, arenaLen)
+		driver, device, raw := bed.Driver(t), bed.Device(t, 0), bed.MockDevice()
+		raw.SetDeviceEvent(event|0x8000, 2)
+		raw.SetDriverEvent(event|0x8000, 2)
+		for range 7 { // the place behind the last one looks as if it were before the event
+			publish(t, driver, queue.Buffer{Out: []queue.Segment{seg(0, 1)}})
+			giveBack(t, device, queue.Done{ID: takeAll(t, device, 1)[0].ID})
+			if n, err := driver.Reap(make([]queue.Used, 1)); n != 1 || err != nil {
+				t.Fatal(n, err)
+			}
+		}
+		equal(t, "notify", [2]bool{driver.ShouldNotify(), device.ShouldNotify()}, [2]bool{true, true})
+	}
+}
+
 // A caller's buffers that cannot be offered.
 func TestBuffersRefused(t *testing.T) {
 	bed := queuetest.NewBed(t, queuetest.Heap, queue.Ring{Size: 2}, arenaLen)
