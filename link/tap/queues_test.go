@@ -3,6 +3,7 @@ package tap_test
 import (
 	"encoding/binary"
 	"errors"
+	"net"
 	"testing"
 
 	"github.com/vasta-net/vasta/link"
@@ -28,12 +29,29 @@ func attach(t *testing.T, q *tap.Queue, on bool) {
 	}
 }
 
-// fromGuest has the guest send one frame of each of n flows, and counts on which queue they come.
+// tcp6Frame is tcpFrame over IPv6. The flow label is what Linux gives the packets of a guest, and vasta does not give its own.
+func tcp6Frame(src, dst net.HardwareAddr, label uint32) (packet.NetHdr, []byte) {
+	hdr, v4 := tcpFrame(src, dst, 100, 0)
+	frame := append(append(v4[:14:14], make([]byte, packet.IPv6Len)...), v4[34:]...)
+	frame[12], frame[13] = 0x86, 0xdd
+	ip := frame[14:]
+	binary.BigEndian.PutUint32(ip[0:], 6<<28|label)
+	binary.BigEndian.PutUint16(ip[4:], uint16(len(frame)-54))
+	ip[6], ip[7] = packet.ProtoTCP, 64
+	ip[8], ip[23], ip[24], ip[39] = 0xfd, 1, 0xfd, 2
+	hdr.CsumStart, hdr.HdrLen = 54, 74
+	return hdr, frame
+}
+
+// fromGuest has the guest send one frame of each of n flows, of which every other one is IPv6, and counts on which queue they come.
 func fromGuest(t *testing.T, queues []*tap.Queue, g *guest, n int) (got []int) {
 	t.Helper()
 	for i := range n {
 		hdr, frame := tcpFrame(guestMAC, gatewayMAC, 100, 0)
-		binary.BigEndian.PutUint16(frame[34:], uint16(1000+i))
+		if i%2 == 1 {
+			hdr, frame = tcp6Frame(guestMAC, gatewayMAC, 0x12300+uint32(i))
+		}
+		binary.BigEndian.PutUint16(frame[hdr.CsumStart:], uint16(1000+i))
 		g.send(hdr, frame)
 	}
 	got = make([]int, len(queues))
@@ -59,8 +77,12 @@ func answer(t *testing.T, q *tap.Queue, g *guest, n int) {
 		hdr, frame := tcpFrame(gatewayMAC, guestMAC, 100, 0)
 		copy(frame[26:30], []byte{192, 0, 2, 2}) // the addresses change places, and so do the ports
 		copy(frame[30:34], []byte{192, 0, 2, 1})
-		binary.BigEndian.PutUint16(frame[34:], 2000)
-		binary.BigEndian.PutUint16(frame[36:], uint16(1000+i))
+		if i%2 == 1 {
+			hdr, frame = tcp6Frame(gatewayMAC, guestMAC, 0)
+			frame[14+23], frame[14+39] = 2, 1
+		}
+		binary.BigEndian.PutUint16(frame[hdr.CsumStart:], 2000)
+		binary.BigEndian.PutUint16(frame[hdr.CsumStart+2:], uint16(1000+i))
 		if out := (link.Out{Hdr: hdr, Head: frame}); !q.Send(&out) || q.Counters().Refused != 0 {
 			t.Fatal("not sent")
 		}
