@@ -56,6 +56,11 @@ type Packet struct {
 
 	SrcPort, DstPort uint16 // TCP, UDP
 
+	// Of a fragment: which packet it is of, where in it what is at L4 belongs, in bytes, and whether more follow.
+	FragID     uint32
+	FragOffset int
+	FragMore   bool
+
 	head    [maxHead]byte
 	headLen int
 }
@@ -76,7 +81,8 @@ func (p *Packet) Payload(bufs [][]byte) [][]byte {
 
 // Parse fills p from the frame f and checks every length, offset and checksum up to and including the
 // transport header. It answers None, or why the frame has to be dropped. ARP and unknown EtherTypes are left to the
-// caller: for them only the Ethernet part is set.
+// caller: for them only the Ethernet part is set. Of a fragment (stats.Fragment) L4 and L4Len say where its part of the packet is, and
+// nothing behind the IP header has been looked at.
 func (p *Packet) Parse(f *Frame) stats.Reason {
 	p.Frame = f
 	p.headLen = f.CopyAt(p.head[:], 0)
@@ -121,9 +127,6 @@ func (p *Packet) parseIPv4() stats.Reason {
 		return stats.BadIPChecksum
 	}
 	frag := binary.BigEndian.Uint16(h[6:])
-	if frag&0x3fff != 0 { // more fragments, or an offset
-		return stats.Fragment
-	}
 	p.V6 = false
 	p.DF = frag&0x4000 != 0
 	p.TOS, p.TTL, p.Proto = h[1], h[8], h[9]
@@ -131,6 +134,11 @@ func (p *Packet) parseIPv4() stats.Reason {
 	p.Dst = netip.AddrFrom4([4]byte(h[16:20]))
 	p.L4 = EtherLen + hl
 	p.L4Len = total - hl
+	if frag&(moreFragments|offsetMask) != 0 {
+		p.FragID = uint32(binary.BigEndian.Uint16(h[4:]))
+		p.FragOffset, p.FragMore = int(frag&offsetMask)*8, frag&moreFragments != 0
+		return stats.Fragment
+	}
 	return stats.None
 }
 
@@ -163,7 +171,16 @@ func (p *Packet) parseIPv6() stats.Reason {
 				return stats.BadExtension
 			}
 			next, off = h[off], off+n
-		case 44:
+		case ProtoFragment:
+			if off+FragmentLen > min(end, len(h)) {
+				return stats.BadExtension
+			}
+			field := binary.BigEndian.Uint16(h[off+2:])
+			p.FragID = binary.BigEndian.Uint32(h[off+4:])
+			p.FragOffset, p.FragMore = int(field&^7), field&1 != 0
+			p.Proto = h[off]
+			p.L4 = EtherLen + off + FragmentLen
+			p.L4Len = end - off - FragmentLen
 			return stats.Fragment
 		case 59: // no next header
 			return stats.UnknownProtocol

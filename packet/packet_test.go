@@ -436,3 +436,32 @@ func TestFrameCopyAtAndAppend(t *testing.T) {
 		}
 	}
 }
+
+// TestFragmentFields: of a fragment everything that is needed to put its packet together is told.
+func TestFragmentFields(t *testing.T) {
+	v4 := udp4(t, "payload!")
+	packet.Fragmented(v4[14:34], 0xbeef, 1480, 16, true)
+	v6 := make([]byte, packet.EtherLen+packet.IPv6Len+packet.FragmentLen+16)
+	v6[12], v6[13], v6[14], v6[19], v6[20] = 0x86, 0xdd, 0x60, packet.FragmentLen+16, packet.ProtoFragment
+	packet.PutFragment(v6[54:], packet.ProtoUDP, 0xdeadbeef, 2960, false)
+	for _, c := range []struct {
+		frame []byte
+		id    uint32
+		off   int
+		more  bool
+		l4    int
+	}{{v4, 0xbeef, 1480, true, 34}, {v6, 0xdeadbeef, 2960, false, 62}} {
+		var p packet.Packet
+		if r := p.Parse(&packet.Frame{Bufs: [][]byte{c.frame}, Len: len(c.frame)}); r != stats.Fragment {
+			t.Fatalf("dropped as %v", r)
+		}
+		if p.FragID != c.id || p.FragOffset != c.off || p.FragMore != c.more || p.L4 != c.l4 || p.L4Len != 16 || p.Proto != packet.ProtoUDP {
+			t.Errorf("id %#x, offset %d, more %t, %d bytes at %d", p.FragID, p.FragOffset, p.FragMore, p.L4Len, p.L4)
+		}
+	}
+	packet.Unfragmented(v4[14:34], 16)
+	var p packet.Packet
+	if r := p.Parse(&packet.Frame{Bufs: [][]byte{v4}, Len: len(v4)}); r != stats.None {
+		t.Errorf("the whole packet is dropped as %v", r)
+	}
+}

@@ -22,7 +22,8 @@ const (
 	BadIPHeader              // version, header length or total length wrong
 	BadIPChecksum            // IPv4 header checksum wrong
 	BadExtension             // IPv6 extension header chain malformed or too long
-	Fragment                 // an IP fragment
+	Fragment                 // an IP fragment that came twice
+	BadFragment              // an IP fragment that overlaps another, reaches too far, or is of a packet that was given up
 	BadSource                // source address that no guest may use
 	BadDestination           // destination that cannot be reached from here
 	BadTransport             // TCP, UDP or ICMP header malformed
@@ -61,7 +62,7 @@ const (
 
 var reasonNames = [NumReasons]string{
 	"none", "short_frame", "long_frame", "bad_vnet_header", "bad_ethertype", "bad_ip_header", "bad_ip_checksum",
-	"bad_extension", "fragment", "bad_source", "bad_destination", "bad_transport", "bad_checksum", "bad_option",
+	"bad_extension", "fragment", "bad_fragment", "bad_source", "bad_destination", "bad_transport", "bad_checksum", "bad_option",
 	"bad_arp", "bad_ndp", "bad_dhcp", "bad_dns", "dns_no_query", "dns_no_server", "dns_full",
 	"unknown_protocol", "disabled", "tcp_no_flow", "tcp_out_of_window", "tcp_bad_ack",
 	"tcp_bad_reset", "tcp_paws", "tcp_out_of_order_full", "flow_table_full", "budget_spent", "no_descriptors",

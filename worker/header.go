@@ -90,6 +90,7 @@ func (h *header) put(b []byte, gw *gateway.Gateway, n int) (pseudo uint16) {
 // txState is the memory that outgoing frames are made in.
 type txState struct {
 	head   [link.MaxHead]byte
+	part   [link.MaxHead]byte // the headers of a fragment
 	out    link.Out
 	one    [1][]byte
 	cur    *header   // of the flow that sends

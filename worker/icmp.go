@@ -100,10 +100,6 @@ func (w *Worker) icmpRead(f *flowSlot) (cost int, again bool) {
 		f.answered = true
 		icmp.SetIdent(msg, f.key.GuestPort)
 		w.touch(f)
-		if int(f.head.len)-packet.EtherLen+n > w.MTU {
-			w.Stats.Drop(stats.TooLong)
-			continue
-		}
 		w.sendICMP(&f.head, msg)
 	}
 	return cost, true
@@ -120,10 +116,16 @@ func (w *Worker) sendICMP(h *header, msg []byte) {
 	msg[2], msg[3] = 0, 0
 	sum := transportSum(msg, nil, pseudo, h.proto)
 	msg[2], msg[3] = byte(sum>>8), byte(sum)
-	w.tx.cur = h
-	w.tx.one[0] = msg
-	w.tx.out = link.Out{Head: head, Payload: w.tx.one[:]}
-	if !w.transmit() {
+	ok := false
+	if l4-packet.EtherLen+len(msg) > w.MTU {
+		ok = w.sendFragments(h, head, msg)
+	} else {
+		w.tx.cur = h
+		w.tx.one[0] = msg
+		w.tx.out = link.Out{Head: head, Payload: w.tx.one[:]}
+		ok = w.transmit()
+	}
+	if !ok {
 		w.Stats.Drop(stats.LinkFull)
 	}
 }

@@ -84,6 +84,7 @@ func (w *Worker) settleAll() {
 	}
 	w.lenders = w.lenders[:0]
 	w.flushUDP()
+	w.parts.Release()
 }
 
 // settle gives what f has borrowed to its host socket; what that does not take, the flow copies.

@@ -19,6 +19,8 @@ const (
 	// udpFew is how many datagrams are asked for while they come one by one: more than one, because fewer than there is room for says that
 	// no other waits.
 	udpFew = 4
+	// maxUDP is the longest UDP datagram that an IPv4 packet carries, in bytes. IPv6 has room for 20 more, which no host sends.
+	maxUDP = 65507
 	// datagramWork is what a datagram costs but for its bytes and its frame, in bytes.
 	datagramWork = 2 << 10
 )
@@ -170,7 +172,7 @@ func (w *Worker) udpToGuest(f *flowSlot, i int) (n int, ok bool) {
 	d := &w.recv.msgs[i]
 	room := w.MTU - (int(f.head.len) - packet.EtherLen) - packet.UDPLen
 	f.head.mark(d.TOS, d.TTL)
-	if d.Len > len(d.Bufs[0]) {
+	if d.Len > maxUDP { // what was received of it is not all
 		w.Stats.Drop(stats.TooLong)
 		return 1, true
 	}
@@ -178,8 +180,7 @@ func (w *Worker) udpToGuest(f *flowSlot, i int) (n int, ok bool) {
 		return 1, w.udpSegments(f, d, room)
 	}
 	if d.Len > room {
-		w.Stats.Drop(stats.TooLong)
-		return 1, true
+		return 1, w.udpCut(&f.head, f.key.PeerPort, f.key.GuestPort, d.Bufs[0][:d.Len])
 	}
 	pieces := append(w.recv.pieces[:0], d.Bufs[0][:d.Len])
 	total := d.Len
@@ -200,20 +201,22 @@ func (w *Worker) udpToGuest(f *flowSlot, i int) (n int, ok bool) {
 
 // udpSegments sends a message that stands for several datagrams: as one frame where the link carries such.
 func (w *Worker) udpSegments(f *flowSlot, d *hostsock.Datagram, room int) bool {
-	if d.Segment > room {
-		w.Stats.Drops[stats.TooLong] += uint64((d.Len + d.Segment - 1) / d.Segment)
-		return true
-	}
 	buf := d.Bufs[0]
-	if w.feat.USO && d.Len <= maxMessage && d.Len <= maxSegments*d.Segment {
+	if w.feat.USO && d.Segment <= room && d.Len <= maxMessage && d.Len <= maxSegments*d.Segment {
 		w.tx.one[0] = buf[:d.Len]
 		return w.udpFrame(&f.head, f.key.PeerPort, f.key.GuestPort, w.tx.one[:], d.Len, d.Segment)
 	}
 	for d.Len > 0 {
 		n := min(d.Len, d.Segment)
-		w.tx.one[0] = buf[:n]
-		if !w.udpFrame(&f.head, f.key.PeerPort, f.key.GuestPort, w.tx.one[:], n, n) {
-			return false
+		if n > room {
+			if !w.udpCut(&f.head, f.key.PeerPort, f.key.GuestPort, buf[:n]) {
+				return false
+			}
+		} else {
+			w.tx.one[0] = buf[:n]
+			if !w.udpFrame(&f.head, f.key.PeerPort, f.key.GuestPort, w.tx.one[:], n, n) {
+				return false
+			}
 		}
 		buf = buf[n:] // what the link has taken is not sent again when there is room for the rest
 		d.Bufs[0], d.Len = buf, d.Len-n
@@ -221,22 +224,37 @@ func (w *Worker) udpSegments(f *flowSlot, d *hostsock.Datagram, room int) bool {
 	return true
 }
 
-// udpFrame sends n bytes from one port to another, as datagrams of size bytes each but for the last. It reports false when the link is full.
-func (w *Worker) udpFrame(h *header, from, to uint16, payload [][]byte, n, size int) bool {
+// udpCut sends a datagram from one port to another that is longer than the link carries, in fragments. It reports false when the link
+// is full.
+func (w *Worker) udpCut(h *header, from, to uint16, data []byte) bool {
+	head, pseudo := w.udpHead(h, from, to, len(data))
+	w.tx.one[0] = data
+	binary.BigEndian.PutUint16(head[int(h.len)+6:], transportSum(head[h.len:], w.tx.one[:], pseudo, packet.ProtoUDP))
+	return w.sendFragments(h, head, data)
+}
+
+// udpHead writes the headers of a packet with n bytes of payload, without the UDP checksum, and returns the sum of its pseudo header.
+func (w *Worker) udpHead(h *header, from, to uint16, n int) (head []byte, pseudo uint16) {
 	l4 := int(h.len)
-	head := w.tx.head[:l4+packet.UDPLen]
-	pseudo := h.put(head, w.Gateway, packet.UDPLen+n)
+	head = w.tx.head[:l4+packet.UDPLen]
+	pseudo = h.put(head, w.Gateway, packet.UDPLen+n)
 	u := head[l4:]
 	putPorts(u, from, to)
 	binary.BigEndian.PutUint16(u[4:], uint16(packet.UDPLen+n))
 	u[6], u[7] = 0, 0
+	return head, pseudo
+}
+
+// udpFrame sends n bytes from one port to another, as datagrams of size bytes each but for the last. It reports false when the link is full.
+func (w *Worker) udpFrame(h *header, from, to uint16, payload [][]byte, n, size int) bool {
+	head, pseudo := w.udpHead(h, from, to, n)
 	w.tx.cur = h
 	w.tx.out = link.Out{Head: head, Payload: payload}
 	if n > size {
 		o := &w.tx.out.Hdr
 		o.GSOType, o.GSOSize, o.HdrLen = packet.GSOUDPL4, uint16(size), uint16(len(head))
 	}
-	return w.send(l4, 6, pseudo)
+	return w.send(int(h.len), 6, pseudo)
 }
 
 // resumeUDP sends what the link had no room for. It reports false while there is none.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/vasta-net/vasta/flow"
 	"github.com/vasta-net/vasta/flow/forward"
+	"github.com/vasta-net/vasta/flow/fragment"
 	"github.com/vasta-net/vasta/flow/tcp"
 	"github.com/vasta-net/vasta/gateway"
 	"github.com/vasta-net/vasta/hostsock"
@@ -109,8 +110,12 @@ type Worker struct {
 	tx     txState
 	udp    udpSend
 	recv   udpReceive
-	emit   func(frame []byte) // emitWhole; made once, because a method value is an allocation
-	talks  bool               // flows are logged
+	parts  fragment.Table
+
+	fragmentID uint32 // of the packet that was cut last
+
+	emit  func(frame []byte) // emitWhole; made once, because a method value is an allocation
+	talks bool               // flows are logged
 
 	idleSince int64 // when the last event came; 0 once the memory of the load before was given back
 
@@ -361,6 +366,7 @@ func (w *Worker) trim(events int) {
 	}
 	w.idleSince = 0
 	w.keepPages(0)
+	w.parts.Trim()
 	w.Hold.Trim()
 	w.Send.Trim()
 	if w.inbox != nil {
@@ -453,7 +459,16 @@ func (w *Worker) frame(f *packet.Frame) {
 	if w.Capture != nil {
 		w.Capture(FromGuest, &f.Hdr, f.Bufs)
 	}
-	if r := w.pkt.Parse(f); r != stats.None {
+	r := w.pkt.Parse(f)
+	if r == stats.Fragment {
+		whole, why := w.parts.Add(w.now, &w.pkt)
+		if r = why; whole != nil {
+			r = w.pkt.Parse(whole)
+		} else if r == stats.None {
+			return // more of it has to come
+		}
+	}
+	if r != stats.None {
 		w.Stats.Drop(r)
 		return
 	}

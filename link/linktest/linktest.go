@@ -66,6 +66,7 @@ type Queue struct {
 	borrowed [][]byte // the memory that the last Receive lent out and the next takes back
 	sent     []Frame
 	refuse   int
+	room     int // frames until one is refused, and one more; 0 for no limit
 	full     bool
 	gone     bool
 	closed   bool
@@ -155,6 +156,13 @@ func (q *Queue) Waiting() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return len(q.pending) - q.next
+}
+
+// RefuseAfter lets the queue take n frames, and then refuse one.
+func (q *Queue) RefuseAfter(n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.room = n + 1
 }
 
 // Refuse makes the queue full for the next n frames that are sent.
@@ -319,12 +327,13 @@ func (q *Queue) Send(out *link.Out) bool {
 	case q.gone:
 		q.counters.Refused++
 		return true
-	case q.full || q.refuse > 0:
-		q.refuse = max(q.refuse-1, 0)
+	case q.full || q.refuse > 0 || q.room == 1:
+		q.refuse, q.room = max(q.refuse-1, 0), 0
 		q.refused++
 		return false
 	}
 	q.taken++
+	q.room = max(q.room-1, 0)
 	if q.OnSend != nil {
 		q.OnSend(out)
 	} else {
