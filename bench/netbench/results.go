@@ -32,6 +32,7 @@ const (
 	extraPromised    = "promised MiB" // windows that guests are told of
 	extraMemory      = "memory MiB"   // of the tool, under the load
 	extraBusy        = "processors busy"
+	extraCut         = "cut"   // streams whose last bytes were not waited for
 	extraTried       = "tried" // connections
 	extraLeft        = "left"  // flows, descriptors, goroutines, pages and promises that the load has left behind
 )

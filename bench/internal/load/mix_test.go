@@ -19,7 +19,7 @@ func TestMix(t *testing.T) {
 	if m.Wrong != 0 || m.Failed != 0 || m.Lost != 0 || m.Streams != 2*2*mixStreams || m.Bytes == 0 || m.Connections == 0 || m.Datagrams == 0 || m.Pings != 100 {
 		t.Errorf("%+v", m)
 	}
-	nobody := Mix{Server: netip.MustParseAddr("127.7.1.5"), Duration: 20 * time.Millisecond}
+	nobody := Mix{Server: netip.MustParseAddr("127.7.1.5"), Duration: 300 * time.Millisecond}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,8 +28,13 @@ const (
 	chunkSize = 64 << 10
 	// unsent is how many bytes a sender's socket holds back unsent, so that little is left to be carried after its time.
 	unsent = 256 << 10
-	// drainLimit is how long what is on its way after the time of a stream may take.
-	drainLimit = 30 * time.Second
+	// drainLimit is how long what is on its way after the time of a stream is waited for. On a slow way with deep buffers, which two
+	// connections one behind the other have, that is not for the last byte.
+	drainLimit = 10 * time.Second
+	// stallLimit is how long before the end of that time the last bytes may have come: longer, and the stream is stuck.
+	stallLimit = drainLimit / 2
+	// reportLimit is how long the receiver's report may take, after that.
+	reportLimit = 10 * time.Second
 	// streamDialLimit allows for some lost SYNs.
 	streamDialLimit = 20 * time.Second
 )
@@ -55,6 +62,7 @@ type Streamed struct {
 	// checked but does not count.
 	BitsPerSecond float64
 	Wrong         int    // streams of which bytes were wrong, missing or too many
+	Cut           int    // streams still on their way when they were no longer waited for, right as far as they had come
 	Example       string // says of one of them what was wrong
 }
 
@@ -81,13 +89,25 @@ func (s Streams) Run() (Streamed, error) {
 	for _, o := range outcomes {
 		sum.Bytes += o.bytes
 		within += o.within
+		if o.cut {
+			sum.Cut++
+		}
 		if o.wrong != "" {
 			sum.Wrong++
 			sum.Example = o.wrong
 		}
 	}
 	sum.BitsPerSecond = float64(within) * 8 / s.Duration.Seconds()
-	return sum, errors.Join(errs...)
+	return sum, firstOf(errs)
+}
+
+// firstOf returns the first error, and how many there are: those of many streams are alike.
+func firstOf(errs []error) error {
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	if len(errs) < 2 {
+		return errors.Join(errs...)
+	}
+	return fmt.Errorf("%w; and %d more", errs[0], len(errs)-1)
 }
 
 func (s Streams) open() ([]*net.TCPConn, error) {
@@ -103,7 +123,7 @@ func (s Streams) open() ([]*net.TCPConn, error) {
 		})
 	}
 	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
+	if err := firstOf(errs); err != nil {
 		for _, c := range conns {
 			if c != nil {
 				_ = c.Close() // unused
@@ -145,12 +165,14 @@ func readOrder(r io.Reader) (order, error) {
 type outcome struct {
 	bytes  int64  // right ones
 	within int64  // of them, those that came within the duration
+	cut    bool   // the last byte was not waited for
 	wrong  string // what was wrong, "" for nothing
 }
 
 // request is the client's part.
 func (o order) request(conn *net.TCPConn) (outcome, error) {
-	if err := conn.SetDeadline(time.Now().Add(o.duration + drainLimit)); err != nil {
+	end := time.Now().Add(o.duration + drainLimit)
+	if err := conn.SetDeadline(end); err != nil {
 		return outcome{}, err
 	}
 	if _, err := conn.Write(o.bytes()); err != nil {
@@ -159,7 +181,11 @@ func (o order) request(conn *net.TCPConn) (outcome, error) {
 	if o.download {
 		return o.receive(conn)
 	}
-	if err := o.send(conn); err != nil {
+	// A sender that is still stuck with its last bytes hears from the receiver how far they came.
+	if err := o.send(conn); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return outcome{}, err
+	}
+	if err := conn.SetDeadline(end.Add(reportLimit)); err != nil {
 		return outcome{}, err
 	}
 	return readOutcome(conn)
@@ -172,6 +198,9 @@ func (o order) serve(conn *net.TCPConn) error {
 	}
 	got, err := o.receive(conn)
 	if err != nil {
+		return err
+	}
+	if err := conn.SetDeadline(time.Now().Add(reportLimit)); err != nil {
 		return err
 	}
 	_, err = conn.Write(got.report())
@@ -224,12 +253,13 @@ func (o order) begin() int {
 // receive reads and checks what send sends, to the end of the connection.
 func (o order) receive(r io.Reader) (got outcome, err error) {
 	p, at := pattern(), o.begin()
-	end := time.Now().Add(o.duration)
+	last := time.Now() // when something came
+	end := last.Add(o.duration)
 	var length [4]byte
 	buf := make([]byte, chunkSize)
 	for {
 		if _, err := io.ReadFull(r, length[:]); err != nil {
-			return got.cut(err)
+			return got.ended(err, last)
 		}
 		switch n := binary.BigEndian.Uint32(length[:]); {
 		case n == 0:
@@ -246,19 +276,26 @@ func (o order) receive(r io.Reader) (got outcome, err error) {
 			}
 			filled += n
 			got.bytes += int64(n)
-			if time.Now().Before(end) {
+			if n > 0 {
+				last = time.Now()
+			}
+			if last.Before(end) {
 				got.within += int64(n)
 			}
 			if err != nil && filled < chunkSize {
-				return got.cut(err)
+				return got.ended(err, last)
 			}
 		}
 		at = (at + chunkSize) % period
 	}
 }
 
-// cut is the outcome of a stream that ended with err before its last chunk.
-func (got outcome) cut(err error) (outcome, error) {
+// ended is the outcome of a stream that ended with err before its last chunk, and of which something came last at the time last.
+func (got outcome) ended(err error, last time.Time) (outcome, error) {
+	if errors.Is(err, os.ErrDeadlineExceeded) && time.Since(last) < stallLimit {
+		got.cut = true
+		return got, nil
+	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		got.wrong = fmt.Sprintf("the end after %d bytes, before the last", got.bytes)
 		return got, nil
@@ -281,6 +318,11 @@ func (got outcome) atEnd(r io.Reader) (outcome, error) {
 func (got outcome) report() []byte {
 	b := binary.BigEndian.AppendUint64(nil, uint64(got.bytes))
 	b = binary.BigEndian.AppendUint64(b, uint64(got.within))
+	if got.cut {
+		b = append(b, 1)
+	} else {
+		b = append(b, 0)
+	}
 	return append(b, got.wrong...)
 }
 
@@ -289,10 +331,10 @@ func readOutcome(r io.Reader) (outcome, error) {
 	if err != nil {
 		return outcome{}, fmt.Errorf("the server's report: %w", err)
 	}
-	if len(b) < 16 {
+	if len(b) < 17 {
 		return outcome{}, errors.New("the server closed the connection instead of reporting")
 	}
-	return outcome{int64(binary.BigEndian.Uint64(b)), int64(binary.BigEndian.Uint64(b[8:])), string(b[16:])}, nil
+	return outcome{int64(binary.BigEndian.Uint64(b)), int64(binary.BigEndian.Uint64(b[8:])), b[16] == 1, string(b[17:])}, nil
 }
 
 // StreamServer serves [Streams] at all addresses of its namespace.
@@ -341,7 +383,15 @@ func answerOrder(conn *net.TCPConn) {
 	if err != nil || conn.SetDeadline(time.Now().Add(o.duration+drainLimit)) != nil {
 		return
 	}
-	if o.serve(conn) != nil || !o.download {
+	err = o.serve(conn)
+	if !o.download {
+		if err == nil {
+			_ = conn.CloseWrite() // the report is complete; what the client still sends is of no interest
+			_, _ = io.Copy(io.Discard, conn)
+		}
+		return
+	}
+	if err != nil {
 		return
 	}
 	// To close before the client has taken everything would reset the connection if it sent anything more.

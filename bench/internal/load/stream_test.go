@@ -3,7 +3,10 @@ package load
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
+	"io"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -96,8 +99,35 @@ func TestWhatComesLateDoesNotCount(t *testing.T) {
 	}
 }
 
+// timedOut is a stream of which, after some bytes, no more come in time.
+type timedOut struct{ io.Reader }
+
+func (r timedOut) Read(b []byte) (int, error) {
+	n, err := r.Reader.Read(b)
+	if errors.Is(err, io.EOF) {
+		err = os.ErrDeadlineExceeded
+	}
+	return n, err
+}
+
+func TestCutStreams(t *testing.T) {
+	o := order{duration: time.Minute}
+	whole := stream(o)
+	got, err := o.receive(timedOut{bytes.NewReader(whole[:5000])})
+	if err != nil || !got.cut || got.wrong != "" || got.bytes != 4996 {
+		t.Errorf("one that was still coming: %+v, %v", got, err)
+	}
+	if got, err := got.ended(os.ErrDeadlineExceeded, time.Now().Add(-stallLimit)); err == nil {
+		t.Errorf("one that was stuck: %+v", got)
+	}
+	whole[70] ^= 1
+	if got, err := o.receive(timedOut{bytes.NewReader(whole[:5000])}); err != nil || got.cut || got.wrong == "" {
+		t.Errorf("one with wrong bytes: %+v, %v", got, err)
+	}
+}
+
 func TestOutcomeSurvivesTheReport(t *testing.T) {
-	want := outcome{bytes: 1 << 40, within: 77, wrong: "wrong bytes"}
+	want := outcome{bytes: 1 << 40, within: 77, cut: true, wrong: "wrong bytes"}
 	got, err := readOutcome(bytes.NewReader(want.report()))
 	if err != nil || got != want {
 		t.Errorf("%+v, %v", got, err)
