@@ -169,3 +169,61 @@ func TestResolverOfTheHost(t *testing.T) {
 		}
 	}
 }
+
+// TestResolverLoad asks very many questions, with the first resolver silent: each is answered by the second, and they need few descriptors.
+func TestResolverLoad(t *testing.T) {
+	const n, window = 20000, 100 // no more than fit the receive buffer of a client
+	l := newLab(t)
+	silent, err := l.Inet.ListenPacket("udp", at(lab.FarAddr4.Addr(), 53))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	resolver(t, l.Inet, lab.FarAddr6.Addr())
+	r := startIn(t, l, "--dns-host", lab.FarAddr4.Addr().String(), "--dns-host", lab.FarAddr6.Addr().String())
+	before := r.descriptors()
+	client := listenUDP(t, r.Guest, "0.0.0.0:0")
+	forwarder := net.UDPAddrFromAddrPort(netip.MustParseAddrPort("169.254.1.1:53"))
+	question := dnsmessage.Message{Questions: []dnsmessage.Question{{
+		Name: dnsmessage.MustNewName(knownName), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET,
+	}}}
+	answered := make([]bool, n)
+	buf := make([]byte, 1500)
+	most, began := 0, time.Now()
+	for asked, got := 0, 0; got < n; got++ {
+		for ; asked < n && asked-got < window; asked++ {
+			question.ID = uint16(asked)
+			b, err := question.Pack()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := client.WriteTo(b, forwarder); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := client.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		size, err := client.Read(buf)
+		if err != nil {
+			t.Fatalf("after %d answers: %v", got, err)
+		}
+		var m dnsmessage.Message
+		if err := m.Unpack(buf[:size]); err != nil || m.RCode != dnsmessage.RCodeSuccess || len(m.Answers) != 1 {
+			t.Fatalf("answer %d: %+v, %v", got, m, err)
+		}
+		if answered[m.ID] {
+			t.Fatalf("query %d is answered twice", m.ID)
+		}
+		answered[m.ID] = true
+		if got%1000 == 0 {
+			most = max(most, r.descriptors())
+		}
+	}
+	took := time.Since(began)
+	c := r.now()
+	t.Logf("%d queries in %v, %d tried again, %d descriptors more", n, took, c.DNS.Retries, most-before)
+	if c.DNS.Queries != n || c.DNS.Answers != n || c.DNS.Failed != 0 || most-before > 16 {
+		t.Errorf("%+v, %d descriptors more than before", c.DNS, most-before)
+	}
+}

@@ -327,6 +327,7 @@ type counters struct {
 	Handover  struct{ In, Out uint64 }
 	Workers   []counters
 	UDP, ICMP struct{ Opened, Closed uint64 }
+	DNS       struct{ Queries, Answers, Retries, Failed uint64 }
 	Process   struct{ Goroutines uint64 }
 	Levels    struct {
 		Flows         uint64
