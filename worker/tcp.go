@@ -96,6 +96,7 @@ func (w *Worker) settle(f *flowSlot) {
 		taken = w.hostSend(f, b)
 	}
 	c.Settle(&w.env, taken)
+	w.sentBulk(f, taken)
 	if f.spoke {
 		f.spoke = false
 		w.used(f)

@@ -91,6 +91,7 @@ type Worker struct {
 	waits   timeWaits
 	turns   turns // flows whose host socket may be read
 	ages    ageLists
+	senders senders
 	dirty   []int32 // flows that have something to say to the guest
 	late    []int32 // flows whose ACK was put off
 	lateAge int     // looks at the events since the first of them was
@@ -190,11 +191,12 @@ type flowSlot struct {
 	last   int64          // when it was last used (UDP, ICMP)
 
 	links      [listKinds]flowLink
-	readySince int64 // since when the host socket may be read, 0: it may not
-	deficit    int   // work that it may do in this turn
-	greedy     bool  // it moved a whole frame in its last one
-	spoke      bool  // the guest has used the flow in this batch
-	usedAt     int64 // when it was last used, see usedEvery
+	readySince int64  // since when the host socket may be read, 0: it may not
+	deficit    int    // work that it may do in this turn
+	greedy     bool   // it moved a whole frame in its last one
+	sentIn     uint32 // see senders
+	spoke      bool   // the guest has used the flow in this batch
+	usedAt     int64  // when it was last used, see usedEvery
 }
 
 type flowKind uint8
@@ -446,6 +448,7 @@ func (w *Worker) serveLink() {
 		w.flush()
 		w.mark(w.inside.link)
 		w.tick()
+		w.nextSenders()
 		w.Stats.Residence.FromGuest.Add(w.now-w.inside.link, uint64(n))
 		w.inside.link = began
 	}

@@ -66,9 +66,14 @@ func (c *Conn) nextWindow(env *Env) (ack, n int64) {
 	return ack, n
 }
 
-// growTarget doubles the window after a whole window arrived while the host took everything, up to what a short round trip needs.
+// growTarget doubles the window after a whole window arrived while the host took everything, up to what a short round trip needs. When that
+// becomes less, because more connections share it, the window does as well, by staying where it is while the guest fills it.
 func (c *Conn) growTarget(env *Env) {
 	c.rightSize(env)
+	if c.target > env.NearWindow && c.guestRTT() == 0 {
+		c.target = max(env.NearWindow, c.floor)
+		return
+	}
 	if c.HeldBytes() > 0 || c.rcvNxt-c.grown < c.target/2 {
 		return
 	}
