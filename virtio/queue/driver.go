@@ -223,8 +223,7 @@ func (e *driverEnd) table(id uint16, segments int) ([]byte, Segment) {
 }
 
 // batchOf looks for id among the buffers of an in-order queue, from the oldest at place at on, at most limit of them: a device may return a batch by
-// its last id alone (2.7.9, 2.8.8). It answers how many buffers the batch has, 0 when the id is not among them. stride is how far
-// apart the places of two buffers are.
+// its last id alone (2.7.9, 2.8.8). It answers how many buffers the batch has, 0 when the id is not among them.
 func (e *driverEnd) batchOf(id uint16, at uint16, limit int) int {
 	for k := 1; k <= limit; k++ {
 		got := e.order[at]
