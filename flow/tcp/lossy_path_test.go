@@ -65,13 +65,13 @@ func (a *arrival) before(b *arrival) bool { return a.at < b.at || a.at == b.at &
 func (p *path) push(a arrival) {
 	a.order = p.order
 	p.order++
-	q := append(p.queue, a)
+	p.queue = append(p.queue, a)
+	q := p.queue
 	i := len(q) - 1
 	for i > 0 && q[i].before(&q[(i-1)/2]) {
 		q[i], q[(i-1)/2] = q[(i-1)/2], q[i]
 		i = (i - 1) / 2
 	}
-	p.queue = q
 }
 
 func (p *path) pop() arrival {

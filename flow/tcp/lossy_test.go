@@ -84,7 +84,6 @@ type lossyRun struct {
 	totals [2]int64    // what each end says
 	ideal  int64       // nanoseconds that everything takes without a loss, generously
 	abort  bool        // one end is aborted on the way
-	failed bool
 }
 
 func (g *ground) play(seed uint64) {

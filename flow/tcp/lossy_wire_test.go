@@ -61,7 +61,7 @@ func wireTCP(b []byte) header.TCP {
 // seal makes the TCP checksum.
 func seal(b []byte) {
 	ip, t := b[packet.EtherLen:], wireTCP(b)
-	pseudo := uint16(0)
+	var pseudo uint16
 	if binary.BigEndian.Uint16(b[12:]) == packet.EtherIPv6 {
 		h := header.IPv6(ip)
 		pseudo = header.PseudoHeaderChecksum(header.TCPProtocolNumber, h.SourceAddress(), h.DestinationAddress(), uint16(len(t)))

@@ -245,6 +245,11 @@ func (s *story) recv(room int) {
 	s.note("recv: %q %v", buf[:n], err)
 }
 
+func (s *story) peek() {
+	n, err := s.h.Peek(s.fd)
+	s.note("peek: %d %v", n, err)
+}
+
 func (s *story) recvFrom(room int) {
 	buf := make([]byte, room)
 	n, _, err := recvFrom(s.h, s.fd, buf)
@@ -301,6 +306,35 @@ var scenes = map[string]func(s *story){
 		s.wait() // two bytes are left: no edge
 		s.recv(4)
 		s.recv(4)
+	},
+	"looked at": func(s *story) {
+		s.watch(s.established())
+		s.wait()
+		s.peek()
+		s.deliver("abc")
+		s.wait()
+		s.peek()
+		s.recv(2)
+		s.peek()
+		s.recv(8)
+		s.peek()
+		s.deliver("last")
+		s.end()
+		s.wait()
+		s.peek()
+		s.recv(8)
+		s.peek()
+		s.recv(8)
+	},
+	"looked at, reset with data waiting": func(s *story) {
+		s.watch(s.established())
+		s.deliver("kept")
+		s.reset()
+		s.wait()
+		s.peek()
+		s.recv(8)
+		s.peek()
+		s.peek()
 	},
 	"urgent data": func(s *story) {
 		s.watch(s.established())
