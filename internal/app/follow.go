@@ -45,6 +45,7 @@ func follow(o *options.Options, p *plan, ns *netns.Namespace, n *network) *follo
 		f.log.Warn("changes of the host's network will not be followed", "error", err)
 		return f
 	}
+	f.events.tell() // what has changed since the plan was made
 	f.running.Go(f.run)
 	return f
 }
@@ -121,6 +122,9 @@ func succeed(before, now netns.Template) netns.Template {
 func (f *follower) change(next *plan) error {
 	last := f.plan
 	next.former = former(next, last)
+	if last.inside.ResolvConf == nil { // it was not covered at the start, and is not ours
+		next.inside.ResolvConf = nil
+	}
 	u := netns.Update{
 		Addrs: next.inside.Addrs, OldAddrs: last.inside.Addrs, Routes: next.inside.Routes, OldRoutes: last.inside.Routes,
 		ResolvConf: next.inside.ResolvConf,
