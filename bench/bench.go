@@ -9,6 +9,7 @@ import (
 
 	"github.com/vasta-net/vasta/bench/internal/agent"
 	"github.com/vasta-net/vasta/bench/netbench"
+	"github.com/vasta-net/vasta/internal/lab/machine"
 )
 
 const usage = `Usage: vasta bench net [options]
@@ -18,6 +19,10 @@ Benchmarks:
 
 See vasta bench net --help.
 `
+
+// GuestMain is the main function of the first process of the guest machine that "vasta bench net --lab" boots. It returns false at once in any
+// other process; when it returns true, the program must end.
+func GuestMain() bool { return machine.GuestMain() }
 
 // Main is the command "vasta bench"; args is what follows that word. It returns
 // the exit status. A process that it starts to make load comes through Main too,

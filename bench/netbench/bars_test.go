@@ -356,7 +356,8 @@ func TestReport(t *testing.T) {
 		}
 	}
 	lines := strings.Split(strings.TrimSpace(text), "\n")
-	if last, want := lines[len(lines)-1], fmt.Sprintf("bench net: %d of %d bars met, 2 missed (1 of them not measured), 3 rounds, 0 s", len(bars)-2, len(bars)); last != want {
+	if last, want := lines[len(lines)-1], fmt.Sprintf("bench net: %d of %d bars met, 2 missed (1 of them not measured), 3 rounds, 0 s",
+		len(bars)-2, len(bars)); last != want {
 		t.Errorf("last line %q, want %q", last, want)
 	}
 

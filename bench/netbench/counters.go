@@ -43,8 +43,10 @@ type percentiles struct {
 }
 
 const (
-	// countersLimit is how long vasta may take to write its counters.
-	countersLimit = 5 * time.Second
+	// countersLimit is how long vasta may take to write its counters, and countersAgain how long it is waited for before it is asked
+	// again: it gives up when one of its workers, or the machine, is too busy to answer.
+	countersLimit = 20 * time.Second
+	countersAgain = 2 * time.Second
 	countersPause = 2 * time.Millisecond
 
 	// settleLimit is how long the last flows of a load may take to end.
@@ -59,10 +61,14 @@ func (x *session) readCounters(ctx context.Context) (counters, error) {
 	if err := os.Remove(x.counters); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return counters{}, err
 	}
-	if err := unix.Kill(x.toolPID, unix.SIGUSR1); err != nil {
-		return counters{}, x.explain(fmt.Errorf("SIGUSR1 to vasta: %w", err))
-	}
+	var asked time.Time
 	for deadline := time.Now().Add(countersLimit); ; {
+		if time.Since(asked) > countersAgain {
+			if err := unix.Kill(x.toolPID, unix.SIGUSR1); err != nil {
+				return counters{}, x.explain(fmt.Errorf("SIGUSR1 to vasta: %w", err))
+			}
+			asked = time.Now()
+		}
 		data, err := os.ReadFile(x.counters)
 		if err == nil && bytes.HasSuffix(data, []byte("\n")) {
 			var c counters

@@ -13,7 +13,6 @@ import (
 
 	"github.com/vasta-net/vasta/bench"
 	"github.com/vasta-net/vasta/internal/app"
-	"github.com/vasta-net/vasta/internal/lab/machine"
 	"github.com/vasta-net/vasta/internal/options"
 	"github.com/vasta-net/vasta/netns"
 )
@@ -30,7 +29,7 @@ func main() {
 		return
 	}
 	// So is the first process of the guest machine that benchmarks run in.
-	if machine.GuestMain() {
+	if bench.GuestMain() {
 		return
 	}
 	if status, ok := app.DemoInside(os.Stdout, os.Stderr); ok {
