@@ -48,11 +48,12 @@ const (
 	releaseName = "release"
 )
 
-// Dir is the folder that file systems are kept in: vasta-lab in the user's folder for caches, which XDG_CACHE_HOME names.
+// Dir is the folder that file systems are kept in: vasta-lab in XDG_CACHE_HOME, or in /var/cache for root, or in the folder for caches
+// of the user's home.
 func Dir() string {
-	dir, err := os.UserCacheDir()
-	if err != nil { // neither XDG_CACHE_HOME nor HOME is set
-		dir = "/var/cache"
+	dir := "/var/cache"
+	if user, err := os.UserCacheDir(); err == nil && (os.Geteuid() != 0 || os.Getenv("XDG_CACHE_HOME") != "") {
+		dir = user
 	}
 	return filepath.Join(dir, "vasta-lab")
 }

@@ -108,7 +108,7 @@ func planKernel(ctx context.Context, kernel string) (layer, error) {
 	if len(wanted) != 1 {
 		return layer{}, fmt.Errorf("%s depends on %v, not on one %s*", metapackages[kernel], wanted, prefix)
 	}
-	modules := slices.DeleteFunc(slices.Clone(Modules), func(m string) bool { return slices.Contains(missing[kernel], m) })
+	modules := Modules(kernel)
 	return layer{
 		name:     "kernel-" + kernel,
 		packages: wanted,

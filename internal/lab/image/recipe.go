@@ -1,5 +1,7 @@
 package image
 
+import "slices"
+
 // Kernels are the kernels a machine can run, by the name that [Get] takes. 6.1 is Debian 12's own; 6.12 comes from
 // bookworm-security.
 var Kernels = []string{"6.1", "6.12"}
@@ -10,9 +12,9 @@ var metapackages = map[string]string{
 	"6.12": "linux-image-6.12-amd64",
 }
 
-// Modules are the kernel modules of the image, beside those they depend on. What a kernel was built without is left out
+// modules are the kernel modules of the image, beside those they depend on. What a kernel was built without is left out
 // for it by missing.
-var Modules = []string{
+var modules = []string{
 	// The machine's own devices.
 	"virtio_pci", "virtio_net", "virtio_console", "virtio_rng", "9p", "9pnet_virtio", "overlay",
 	// Links.
@@ -31,10 +33,15 @@ var missing = map[string][]string{
 	"6.12": {},
 }
 
+// Modules are the kernel modules that the image of a kernel has, beside those they depend on.
+func Modules(kernel string) []string {
+	return slices.DeleteFunc(slices.Clone(modules), func(m string) bool { return slices.Contains(missing[kernel], m) })
+}
+
 // packages are the Debian packages of the image, beside those they depend on.
 var packages = []string{
-	"bash", "bind9-dnsutils", "busybox-static", "coreutils", "curl", "dash", "ethtool", "iperf3", "iproute2", "iputils-ping", "kmod", "netcat-openbsd",
-	"nftables", "passt", "procps", "socat", "strace", "tcpdump", "util-linux",
+	"bash", "bind9-dnsutils", "busybox-static", "coreutils", "curl", "dash", "ethtool", "findutils", "grep", "hostname", "iperf3", "iproute2", "iputils-ping",
+	"kmod", "mawk", "netcat-openbsd", "nftables", "passt", "procps", "sed", "socat", "strace", "tcpdump", "util-linux",
 }
 
 // needless are dependencies that only installing a package needs, or a use of it that the lab makes nothing of.

@@ -38,12 +38,12 @@ func GuestMain() bool {
 	case os.Getpid() == 1 && os.Args[0] == Self:
 		err := firstProcess()
 		// The reason is on the console, which is the only way out from here.
-		fmt.Println("vasta-guest:", err)
+		fmt.Fprintln(os.Stderr, "vasta-guest:", err)
 		unix.Sync()
 		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	case os.Args[0] == agentName:
 		if err := agent(); err != nil {
-			fmt.Println("vasta-guest: agent:", err)
+			fmt.Fprintln(os.Stderr, "vasta-guest: agent:", err)
 		}
 	default:
 		return false
@@ -140,7 +140,7 @@ func (a *agentState) tell(r report) error {
 func (a *agentState) run(id uint64, o *runOrder) {
 	end := a.runToEnd(id, o)
 	if err := a.tell(report{ID: id, Ended: &end}); err != nil {
-		fmt.Println("vasta-guest: agent: reporting:", err)
+		fmt.Fprintln(os.Stderr, "vasta-guest: agent: reporting:", err)
 	}
 }
 

@@ -108,7 +108,7 @@ func Boot(ctx context.Context, cfg Config) (*Machine, error) {
 		return nil, err
 	}
 	m := &Machine{gone: make(chan struct{}), commands: make(map[uint64]*running)}
-	if m.dir, err = os.MkdirTemp("", "vasta-machine-*"); err != nil {
+	if m.dir, err = os.MkdirTemp("", "lab-machine-*"); err != nil {
 		return nil, fmt.Errorf("machine: %w", err)
 	}
 	if err := m.boot(ctx, cfg, img); err != nil {
@@ -238,8 +238,11 @@ func (m *Machine) startEmulator(ctx context.Context, cfg Config, img image.Image
 	}
 	go func() {
 		err := m.qemu.Wait()
-		if err != nil || stderr.Len() > 0 {
-			m.gonErr = fmt.Errorf("%s: %v: %s", emulator, err, bytes.TrimSpace(stderr.Bytes()))
+		switch said := bytes.TrimSpace(stderr.Bytes()); {
+		case err != nil:
+			m.gonErr = fmt.Errorf("%s: %w: %s", emulator, err, said)
+		case len(said) > 0:
+			m.gonErr = fmt.Errorf("%s: %s", emulator, said)
 		}
 		close(m.gone)
 	}()

@@ -57,7 +57,7 @@ func makeImages(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		fmt.Println(kernel, img.Release, img.Kernel)
+		fmt.Fprintln(os.Stdout, kernel, img.Release, img.Kernel)
 	}
 	return nil
 }
