@@ -29,26 +29,33 @@ func main() {
 	if machine.GuestMain() {
 		return
 	}
+	os.Exit(status(command(os.Args[1:])))
+}
+
+// command does what the command line asks for.
+func command(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	var err error
 	switch {
-	case len(os.Args) == 2 && os.Args[1] == "image":
-		err = makeImages(ctx)
-	case len(os.Args) > 2 && os.Args[1] == "run":
-		err = run(ctx, os.Args[2:])
-	default:
-		err = errors.New("usage: lab image, or lab run [-kernel K] [-uid N] COMMAND [ARG...]")
+	case len(args) == 1 && args[0] == "image":
+		return makeImages(ctx)
+	case len(args) > 1 && args[0] == "run":
+		return run(ctx, args[1:])
 	}
+	return errors.New("usage: lab image, or lab run [-kernel K] [-uid N] COMMAND [ARG...]")
+}
+
+// status is the exit status: that of the command in the machine when it is all that went wrong, which the command has told itself.
+func status(err error) int {
 	var exit *machine.ExitError
 	switch {
 	case err == nil:
-		return
+		return 0
 	case errors.As(err, &exit) && exit.Signal == 0:
-		os.Exit(exit.Status)
+		return exit.Status
 	}
 	fmt.Fprintln(os.Stderr, "lab:", err)
-	os.Exit(1)
+	return 1
 }
 
 func makeImages(ctx context.Context) error {
