@@ -21,11 +21,11 @@ const (
 // latencyLoads ping while others use the way for bulk.
 func latencyLoads() []load {
 	var all []load
-	for _, d := range directions {
+	for i, d := range directions {
 		all = append(all, load{
 			name:  "latency-" + d.name,
 			title: "ping beside 8 bulk streams, MTU 65520, " + d.title + ", p99",
-			unit:  "µs", lowerIsBetter: true, phase: phaseLatency, when: whenFull, who: pastasAndVeth,
+			unit:  "µs", lowerIsBetter: true, phase: [...]phase{phaseLatencyUp, phaseLatencyDown}[i], when: whenFull, who: pastasAndVeth,
 			inSession: pingBesideBulk(d.down),
 		})
 	}
@@ -71,7 +71,7 @@ func pingBesideBulk(down bool) func(context.Context, *rig, *session) (Sample, er
 		if err != nil {
 			return Sample{}, err
 		}
-		// The session is a fresh one of these loads, so that what it counted is theirs.
+		// The session is a fresh one of this load, so that what it counted is the load's.
 		if c.Residence == nil {
 			s.Note = errNoResidence.Error()
 		} else {

@@ -39,13 +39,14 @@ const (
 type phase int
 
 const (
-	phaseLarge   phase = iota // sessions of MTU 65520
-	phaseSmall                // sessions of MTU 1500
-	phaseAfter                // the sessions of phaseLarge again
-	phaseCrowd                // fresh sessions of MTU 65520
-	phaseStartup              // no session
-	phaseWorkers              // fresh sessions of MTU 65520, and so the others
-	phaseLatency
+	phaseLarge       phase = iota // sessions of MTU 65520
+	phaseSmall                    // sessions of MTU 1500
+	phaseAfter                    // the sessions of phaseLarge again
+	phaseCrowd                    // fresh sessions of MTU 65520
+	phaseStartup                  // no session
+	phaseWorkers                  // fresh sessions of MTU 65520, and so the others
+	phaseLatencyUp                // the counters of a session are those of one load
+	phaseLatencyDown              // and of one direction
 	phaseFlows
 	phaseChurn
 	phaseSoak
