@@ -27,14 +27,10 @@ func (w *Worker) sendFragments(h *header, head []byte, payload []byte) bool {
 		copy(part[:], head[:l4])
 		h.cut(part[:before], w.fragmentID, off, n, off+n < total)
 		at := before
-		data := payload
 		if off == 0 {
 			at += copy(part[at:], transport)
-			data = payload[:n-len(transport)]
-		} else {
-			data = payload[off-len(transport):][:n]
 		}
-		w.tx.one[0] = data
+		w.tx.one[0] = payload[max(off-len(transport), 0) : off+n-len(transport)]
 		w.tx.out = link.Out{Head: part[:at], Payload: w.tx.one[:]}
 		if !w.transmit() {
 			if off == 0 {

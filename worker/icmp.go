@@ -116,7 +116,7 @@ func (w *Worker) sendICMP(h *header, msg []byte) {
 	msg[2], msg[3] = 0, 0
 	sum := transportSum(msg, nil, pseudo, h.proto)
 	msg[2], msg[3] = byte(sum>>8), byte(sum)
-	ok := false
+	var ok bool
 	if l4-packet.EtherLen+len(msg) > w.MTU {
 		ok = w.sendFragments(h, head, msg)
 	} else {

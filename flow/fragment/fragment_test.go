@@ -179,10 +179,8 @@ func TestTooLong(t *testing.T) {
 	for _, v6 := range []bool{false, true} {
 		var table fragment.Table
 		frame := newOriginal(v6, 1, 1480).piece(0, 1480, false)
-		at := packet.EtherLen + 6
 		if v6 {
-			at = packet.EtherLen + packet.IPv6Len + 2
-			binary.BigEndian.PutUint16(frame[at:], 65528)
+			binary.BigEndian.PutUint16(frame[packet.EtherLen+packet.IPv6Len+2:], 65528)
 		} else {
 			packet.Fragmented(frame[packet.EtherLen:][:packet.IPv4Len], 1, 65528, 1480, false)
 		}
