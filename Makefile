@@ -88,12 +88,12 @@ bench: build
 
 # The long forms: every cell of every netem in the guest machine, and a mixed load for SOAKBENCH here and for as long there; the end-to-end tests that take long, TCP over the lossy path and every fuzz target for SOAKTIME each, then the race detector.
 soak: prepare
-	$(MAKE) build
-	$(SUDO) ./bin/vasta bench net --lab --only netem,tbf,soak --soak $(SOAKBENCH)
 	$(GO) test -count=1 -timeout 30m -tags soak $(TESTEXEC) ./test/e2e
 	$(GO) test -count=1 -timeout 0 -run 'TestLossyPath$$' ./flow/tcp -lossy.time $(SOAKTIME)
 	$(MAKE) fuzz FUZZTIME=$(SOAKTIME)
 	$(MAKE) race
+	$(MAKE) build
+	$(SUDO) ./bin/vasta bench net --lab --only netem,tbf,soak --soak $(SOAKBENCH)
 
 # The guest machine, for what the kernel here lacks: its images, and one test in it.
 # make lab-test PKG=./test/e2e RUN=TestNetem KERNEL=6.1
