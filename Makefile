@@ -86,7 +86,8 @@ fuzz:
 bench: build
 	$(SUDO) ./bin/vasta bench net $(BENCHFLAGS)
 
-# The long forms: every cell of every netem in the guest machine, and a mixed load for SOAKBENCH here and for as long there; the end-to-end tests that take long, TCP over the lossy path and every fuzz target for SOAKTIME each, then the race detector.
+# The long forms: the end-to-end tests that take long, TCP over the lossy path and every fuzz target for SOAKTIME each, the race detector; then every
+# cell of every netem in the guest machine, and a mixed load for SOAKBENCH here and for as long there.
 soak: prepare
 	$(GO) test -count=1 -timeout 30m -tags soak $(TESTEXEC) ./test/e2e
 	$(GO) test -count=1 -timeout 0 -run 'TestLossyPath$$' ./flow/tcp -lossy.time $(SOAKTIME)
