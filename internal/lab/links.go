@@ -62,13 +62,16 @@ func (l *Lab) join() error {
 }
 
 // awaitLink waits until the veth carries packets. The kernel notices the other end some time after it is up, and until
-// then drops what is sent, such as the first ARP request, which is repeated after a second.
+// then drops what is sent, such as the first ARP request, which is repeated after a second. It tells the state just before it lets packets
+// pass, with its lock on all links held: a change of the link, though it changes nothing, waits for that.
 func (ns *Namespace) awaitLink() error {
 	for deadline := time.Now().Add(linkLimit); ; time.Sleep(time.Millisecond) {
 		var state netlink.LinkOperState
 		err := ns.withLink(LinkName, func(link netlink.Link) error {
-			state = link.Attrs().OperState
-			return nil
+			if state = link.Attrs().OperState; state != netlink.OperUp {
+				return nil
+			}
+			return netlink.LinkSetUp(link)
 		})
 		if err != nil || state == netlink.OperUp {
 			return err
