@@ -148,7 +148,7 @@ func (m *Machine) boot(ctx context.Context, cfg Config, img image.Image) error {
 		return err
 	}
 	go m.listen(reports)
-	return nil
+	return os.Remove(m.initramfs()) // it is large, and QEMU has read it
 }
 
 // Dir is the folder that host and guest share; every user may write there. Close removes it.
