@@ -27,10 +27,9 @@ func (w *Worker) serveListeners() {
 		return
 	}
 	w.acceptAt = 0
-	n := len(w.waiting)
-	for k := 0; k < n && w.acceptAt == 0 && !w.linkFull && !w.noMemory; k++ {
-		i := w.waiting[0]
-		w.waiting = append(w.waiting[:0], w.waiting[1:]...)
+	n, k := len(w.waiting), 0
+	for ; k < n && w.acceptAt == 0 && !w.linkFull && !w.noMemory; k++ {
+		i := w.waiting[k]
 		l := &w.listeners[i]
 		l.waiting = false
 		accept := w.tcpAccept
@@ -41,6 +40,7 @@ func (w *Worker) serveListeners() {
 			w.makeWaiting(i)
 		}
 	}
+	w.waiting = w.waiting[:copy(w.waiting, w.waiting[k:])]
 }
 
 // tcpAccept takes connections from a forwarded TCP port, and reports whether there may be more.

@@ -231,13 +231,12 @@ type listener struct {
 
 // Forward opens a forwarded port. It is called before Run, or through Do.
 func (w *Worker) Forward(p forward.Port, udp bool) hostsock.Errno {
-	dual := p.Listen.Addr() == netip.IPv6Unspecified()
 	var fd int
 	var err hostsock.Errno
 	if udp {
-		fd, err = w.Host.OpenUDP(hostsock.Origin{Addr: p.Listen, Device: p.Device}, netip.AddrPort{}, dual)
+		fd, err = w.Host.OpenUDP(hostsock.Origin{Addr: p.Listen, Device: p.Device}, netip.AddrPort{}, p.Dual)
 	} else {
-		fd, err = w.Host.ListenTCP(p.Listen, p.Device, dual)
+		fd, err = w.Host.ListenTCP(p.Listen, p.Device, p.Dual)
 	}
 	if err != 0 {
 		return err

@@ -77,7 +77,10 @@ func (m *Map) Inbound(src netip.AddrPort) (from netip.AddrPort, ok bool) {
 
 // Port is one forwarded port: connections and datagrams that reach Listen on the host go to the guest's port To.
 type Port struct {
-	Listen netip.AddrPort // an unspecified IPv6 address listens for both families
-	Device string         // only through this interface; "" for any
+	Listen netip.AddrPort
+	Dual   bool   // an unspecified IPv6 address listens for both families
+	Device string // only through this interface; "" for any
 	To     uint16
+	// Optional: the port may be somebody else's, and is passed over then.
+	Optional bool
 }

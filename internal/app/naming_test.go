@@ -145,7 +145,9 @@ func TestPlanAddresses(t *testing.T) {
 // TestPlanPorts checks where forwarded ports are listened on, and what they lead to.
 func TestPlanPorts(t *testing.T) {
 	for args, want := range map[string][]forward.Port{
-		"-t 80":                {{Listen: netip.MustParseAddrPort("[::]:80"), To: 80}},
+		"-t 80":                {{Listen: netip.MustParseAddrPort("[::]:80"), Dual: true, To: 80}},
+		"-t ::/80":             {{Listen: netip.MustParseAddrPort("[::]:80"), To: 80}},
+		"-6 -t 80":             {{Listen: netip.MustParseAddrPort("[::]:80"), To: 80}},
 		"-4 -t 80":             {{Listen: netip.MustParseAddrPort("0.0.0.0:80"), To: 80}},
 		"-t 127.0.0.1/80:8080": {{Listen: netip.MustParseAddrPort("127.0.0.1:80"), To: 8080}},
 		"-t ::1%lo/8000-8001:9000-9001": {
@@ -160,5 +162,38 @@ func TestPlanPorts(t *testing.T) {
 		if diff := cmp.Diff(want, p.ports.tcp, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
 			t.Errorf("%s: %s", args, diff)
 		}
+	}
+}
+
+// TestPlanAllPorts checks that "all" leaves out what the kernel gives to clients, and what is named.
+func TestPlanAllPorts(t *testing.T) {
+	low, high := clientPorts()
+	p, err := makePlan(parsed(t, "-t ~25 -u 192.0.2.2/all"), testHost(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const ports = 65535
+	clients := int(high) - int(low) + 1
+	if len(p.ports.tcp) != ports-1-clients || len(p.ports.udp) != ports-clients {
+		t.Errorf("%d TCP and %d UDP ports, want %d and %d", len(p.ports.tcp), len(p.ports.udp), ports-1-clients, ports-clients)
+	}
+	for _, port := range p.ports.tcp {
+		if n := port.Listen.Port(); n == 25 || n >= low && n <= high || port.To != n || !port.Optional || !port.Dual {
+			t.Fatalf("%+v among all but 25 and %d to %d", port, low, high)
+		}
+	}
+}
+
+// TestRoomForPorts checks the one line that says that there are too many of them.
+func TestRoomForPorts(t *testing.T) {
+	p := &plan{}
+	p.ports.tcp = make([]forward.Port, 100)
+	if err := p.roomForPorts(2); err != nil {
+		t.Errorf("100 ports: %v", err)
+	}
+	p.ports.udp = make([]forward.Port, descriptorLimit())
+	err := p.roomForPorts(2)
+	if err == nil || !strings.HasPrefix(err.Error(), "option -u: forwarding ") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("more than there may be descriptors: %v", err)
 	}
 }

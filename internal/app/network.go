@@ -50,12 +50,8 @@ const (
 
 // flowLimit is how many flows there may be. Each may need a descriptor, and forwarded ports do.
 func (p *plan) flowLimit(workers int) int {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return maxFlows // cannot fail; the kernel's limit holds all the same
-	}
 	own := uint64(ownDescriptors + (workers-1)*workerDescriptors + len(p.ports.tcp) + len(p.ports.udp))
-	return int(min(maxFlows, max(limit.Cur, own+1)-own))
+	return int(min(maxFlows, max(descriptorLimit(), own+1)-own))
 }
 
 // network is the running workers and what they need.
@@ -85,7 +81,10 @@ func newNetwork(o *options.Options, p *plan, t *netns.TAP, log *slog.Logger) (*n
 	n.idle = time.AfterFunc(time.Hour, debug.FreeOSMemory)
 	n.idle.Stop()
 	fds := t.FDs
-	err := n.share(o, p, t)
+	err := p.roomForPorts(len(fds))
+	if err == nil {
+		err = n.share(o, p, t)
+	}
 	for err == nil && len(fds) > 0 {
 		err = n.add(o, p, t, fds[0])
 		fds = fds[1:]
@@ -187,37 +186,6 @@ func origins(o *options.Options) [2]hostsock.Origin {
 		forward.V4: {Addr: netip.AddrPortFrom(o.Host.Outbound.V4, 0), Device: o.Host.Interface4},
 		forward.V6: {Addr: netip.AddrPortFrom(o.Host.Outbound.V6, 0), Device: o.Host.Interface6},
 	}
-}
-
-// openPorts opens the forwarded ports, before the guest can see any of them work. They are dealt out to the workers in turn.
-func (n *network) openPorts(p *plan) error {
-	next := 0
-	for _, l := range []struct {
-		option string
-		udp    bool
-		ports  []forward.Port
-	}{{"-t", false, p.ports.tcp}, {"-u", true, p.ports.udp}} {
-		for _, port := range l.ports {
-			if errno := n.members[next%len(n.members)].worker.Forward(port, l.udp); errno != 0 {
-				return portError(l.option, port, errno)
-			}
-			next++
-		}
-	}
-	return nil
-}
-
-func portError(option string, port forward.Port, errno hostsock.Errno) error {
-	cure := ""
-	switch errno {
-	case unix.EACCES:
-		cure = " (ports below net.ipv4.ip_unprivileged_port_start need root; choose a higher one, as 8080:80)"
-	case unix.EADDRINUSE:
-		cure = " (another program has this port: stop it, or choose another port)"
-	case unix.EADDRNOTAVAIL:
-		cure = " (this machine does not have the address)"
-	}
-	return fmt.Errorf("option %s: cannot listen on port %s: %w%s", option, port.Listen, errno, cure)
 }
 
 // start runs each worker in a thread of its own. There is a processor for each of them, and one more: a worker's system calls do not tell the

@@ -103,35 +103,3 @@ func (p *plan) hostMapping(o *options.Options) {
 		p.mapping.GuestAlias[f] = alias[f]
 	}
 }
-
-// forwards plans the forwarded ports.
-func (p *plan) forwards(o *options.Options) {
-	for _, l := range []struct {
-		rules []options.PortRule
-		to    *[]forward.Port
-	}{{o.Ports.TCP, &p.ports.tcp}, {o.Ports.UDP, &p.ports.udp}} {
-		for _, r := range l.rules {
-			for _, a := range p.listenAddrs(r.Addr) {
-				for port := int(r.First); port <= int(r.Last); port++ {
-					*l.to = append(*l.to, forward.Port{
-						Listen: netip.AddrPortFrom(a, uint16(port)), Device: r.Interface, To: r.Target + uint16(port) - r.First,
-					})
-				}
-			}
-		}
-	}
-}
-
-// listenAddrs is where a forwarded port is listened on: its own address, else every address of the guest's families.
-func (p *plan) listenAddrs(a netip.Addr) []netip.Addr {
-	v4, v6 := p.mapping.Guest[forward.V4].IsValid(), p.mapping.Guest[forward.V6].IsValid()
-	switch {
-	case a.IsValid():
-		return []netip.Addr{a}
-	case v4 && v6:
-		return []netip.Addr{netip.IPv6Unspecified()}
-	case v6:
-		return []netip.Addr{netip.IPv6Unspecified()}
-	}
-	return []netip.Addr{netip.IPv4Unspecified()}
-}

@@ -195,7 +195,7 @@ func TestParseErrors(t *testing.T) {
 		{"-u 80 -u none", `-u "none": none and a value exclude each other`},
 		{"-t 80 -t 79-81:80", `-t "79-81:80": 79-81:80: 3 ports cannot lead to 1 ports; both sides of the colon must have as many`},
 		{"-t 80 -t 79-81:80-82", `-t "79-81:80-82": port 80 leads to port 80 already and cannot lead to port 81 as well`},
-		{"-t auto", `-t "auto": vasta does not forward "auto" yet; name the ports`},
+		{"-t auto", `-t "auto": vasta does not look for ports by itself yet; name them, or say all`},
 		{"-T 80", `-T "80": vasta does not forward ports of the namespace's loopback yet; connect to the gateway address instead, or say none`},
 		{"-H a.b", `-H "a.b": not a host name; it has 1 to 63 letters, digits and inner dashes`},
 		{"--hostname -a", `--hostname "-a": not a host name; it has 1 to 63 letters, digits and inner dashes`},

@@ -15,6 +15,9 @@ type PortRule struct {
 	Interface string
 	// First, Last and Target are port numbers, at least 1; First <= Last and Target+Last-First <= 65535.
 	First, Last, Target uint16
+	// Free restricts the rule to the ports that are not in the range of those the host's kernel gives to clients, and that can be had:
+	// that is how pasta reads "all" and lists of exclusions alone.
+	Free bool
 }
 
 // String gives the rule as ParsePorts reads it.
@@ -33,14 +36,34 @@ func (r PortRule) String() string {
 	return b.String()
 }
 
-// sameSocket says whether both rules listen on the same address and interface.
-func (r PortRule) sameSocket(other PortRule) bool {
-	return r.Addr == other.Addr && r.Interface == other.Interface
+// overlaps says whether the kernel would have both rules listen on a port, which it lets only one socket do: their ports, their interfaces
+// and their addresses have something in common, where none named means all of them.
+func (r PortRule) overlaps(other PortRule) bool {
+	return r.First <= other.Last && other.First <= r.Last &&
+		(r.Interface == other.Interface || r.Interface == "" || other.Interface == "") && (r.hasAddr(other.Addr) || other.hasAddr(r.Addr))
 }
 
-// overlaps says whether the rules have a port of the host in common.
-func (r PortRule) overlaps(other PortRule) bool {
-	return r.sameSocket(other) && r.First <= other.Last && other.First <= r.Last
+// hasAddr says whether r listens on everything that addr stands for: one address, all of a family, or all.
+func (r PortRule) hasAddr(addr netip.Addr) bool {
+	return !r.Addr.IsValid() || r.Addr == addr || addr.IsValid() && r.Addr.IsUnspecified() && r.Addr.Is4() == addr.Is4()
+}
+
+// covers says whether r listens wherever other does, ports aside.
+func (r PortRule) covers(other PortRule) bool {
+	return r.hasAddr(other.Addr) && (r.Interface == "" || r.Interface == other.Interface)
+}
+
+// place is where the rule listens, for messages.
+func (r PortRule) place() string {
+	switch {
+	case !r.Addr.IsValid() && r.Interface == "":
+		return "every address"
+	case r.Interface == "":
+		return r.Addr.String()
+	case !r.Addr.IsValid():
+		return "interface " + r.Interface
+	}
+	return r.Addr.String() + "%" + r.Interface
 }
 
 // target is the port of the namespace that the port of the host leads to.
@@ -67,14 +90,13 @@ func (r PortRule) without(first, last uint16) []PortRule {
 
 // ParsePorts reads one port list in pasta's grammar:
 //
-//	list  = [ bind "/" ] item { "," item }
+//	list  = [ bind "/" ] ( "all" | item { "," item } )
 //	bind  = address [ "%" interface ] | "%" interface     an IPv6 address may stand in brackets
 //	item  = range [ ":" range ]                           host's ports, namespace's ports
 //	      | "~" range                                     host's ports to leave out
 //	range = port [ "-" port ]
 //
-// The rules it gives do not overlap. Lists that forward whatever there is ("all", "auto", and lists of exclusions
-// alone) are refused.
+// A list of exclusions alone means all ports but those. The rules it gives do not overlap.
 func ParsePorts(list string) ([]PortRule, error) {
 	var bind PortRule
 	items := list
@@ -85,8 +107,10 @@ func ParsePorts(list string) ([]PortRule, error) {
 		}
 		items = rest
 	}
-	if items == "all" || items == "auto" {
-		return nil, fmt.Errorf("vasta does not forward %q yet; name the ports", items)
+	all := bind
+	all.First, all.Last, all.Target, all.Free = 1, maxPort, 1, true
+	if items == "all" {
+		return []PortRule{all}, nil
 	}
 	var rules, excluded []PortRule
 	for item := range strings.SplitSeq(items, ",") {
@@ -114,14 +138,10 @@ func ParsePorts(list string) ([]PortRule, error) {
 		}
 	}
 	if len(rules) == 0 {
-		return nil, errors.New("vasta does not forward every port but some yet; name the ports")
+		rules = []PortRule{all}
 	}
 	for _, hole := range excluded {
-		var rest []PortRule
-		for _, rule := range rules {
-			rest = append(rest, rule.without(hole.First, hole.Last)...)
-		}
-		rules = rest
+		rules = cut(rules, hole)
 	}
 	if len(rules) == 0 {
 		return nil, errors.New("every port named is left out again")
@@ -129,25 +149,52 @@ func ParsePorts(list string) ([]PortRule, error) {
 	return rules, nil
 }
 
-// addRule adds a rule, or what of it is not among the rules yet. A port cannot lead to two ports.
+// cut leaves the ports of hole out of all rules.
+func cut(rules []PortRule, hole PortRule) (rest []PortRule) {
+	for _, rule := range rules {
+		rest = append(rest, rule.without(hole.First, hole.Last)...)
+	}
+	return rest
+}
+
+// addRule adds a rule, or what of it is not among the rules yet. A port cannot lead to two ports, and cannot be listened on by two sockets
+// unless they have addresses or interfaces of their own.
 func addRule(rules []PortRule, rule PortRule) ([]PortRule, error) {
 	added := []PortRule{rule}
+	var kept []PortRule
 	for _, earlier := range rules {
 		if !rule.overlaps(earlier) {
+			kept = append(kept, earlier)
 			continue
 		}
 		port := max(rule.First, earlier.First)
-		if earlier.target(port) != rule.target(port) {
-			return nil, fmt.Errorf("port %d leads to port %d already and cannot lead to port %d as well", port, earlier.target(port), rule.target(port))
+		switch {
+		case earlier.target(port) != rule.target(port):
+			return nil, fmt.Errorf("port %d%s leads to port %d already and cannot lead to port %d%s as well",
+				port, earlier.besides(rule), earlier.target(port), rule.target(port), rule.besides(earlier))
+		case earlier.covers(rule):
+			added = cut(added, earlier)
+			kept = append(kept, earlier)
+		case rule.covers(earlier):
+			kept = append(kept, cut([]PortRule{earlier}, rule)...)
+		default:
+			return nil, fmt.Errorf("port %d is listened on at %s already, which includes some of %s; name addresses that have nothing in common",
+				port, earlier.place(), rule.place())
 		}
-		var rest []PortRule
-		for _, part := range added {
-			rest = append(rest, part.without(earlier.First, earlier.Last)...)
-		}
-		added = rest
 	}
-	return append(rules, added...), nil
+	return append(kept, added...), nil
 }
+
+// besides names the place of r in a message about another rule, if that has another place.
+func (r PortRule) besides(other PortRule) string {
+	if r.place() == other.place() {
+		return ""
+	}
+	return " of " + r.place()
+}
+
+// maxPort is the highest port number.
+const maxPort = 65535
 
 // parseBind reads what stands in front of the slash.
 func parseBind(text string) (bind PortRule, err error) {
@@ -215,7 +262,7 @@ func parseRange(text string) (first, last uint16, err error) {
 }
 
 func parsePort(text string) (uint16, error) {
-	n, err := parseNumber(text, 1, 65535)
+	n, err := parseNumber(text, 1, maxPort)
 	if err != nil {
 		return 0, fmt.Errorf("%q is not a port: %w", text, err)
 	}

@@ -2,6 +2,8 @@ package options
 
 import (
 	"fmt"
+	"maps"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -28,17 +30,141 @@ func TestParsePorts(t *testing.T) {
 		{"1-65535", "1-65535:1-65535"},
 		{"1-65535,~1,~65535", "2-65534:2-65534"},
 		{"80,70-90", "80-80:80-80 70-79:70-79 81-90:81-90"},
+		{"all", "1-65535:1-65535?"},
+		{"192.0.2.1/all", "192.0.2.1/1-65535:1-65535?"},
+		{"%eth0/all", "%eth0/1-65535:1-65535?"},
+		{"~25", "1-24:1-24? 26-65535:26-65535?"},
+		{"[::1]/~1-1023,~30000-65535", "::1/1024-29999:1024-29999?"},
 	} {
 		rules, err := ParsePorts(test.list)
 		if err != nil {
 			t.Errorf("%s: %v", test.list, err)
 			continue
 		}
-		if got := strings.Trim(fmt.Sprint(rules), "[]"); got != test.want {
+		if got := written(rules); got != test.want {
 			t.Errorf("%s\n got %s\nwant %s", test.list, got, test.want)
 		}
 		checkRules(t, rules)
 	}
+}
+
+// written gives rules as a user may write them, with a question mark behind those of free ports.
+func written(rules []PortRule) string {
+	var words []string
+	for _, r := range rules {
+		word := r.String()
+		if r.Free {
+			word += "?"
+		}
+		words = append(words, word)
+	}
+	return strings.Join(words, " ")
+}
+
+// Rules of several options: where they listen on the same, that is said once, or why it cannot be.
+func TestAddRules(t *testing.T) {
+	for _, test := range []struct{ lists, want, err string }{
+		{"80:8080 192.0.2.1/81:8081", "80-80:8080-8080 192.0.2.1/81-81:8081-8081", ""},
+		{"192.0.2.1/80:1 192.0.2.2/80:2 [2001:db8::1]/80:3", "192.0.2.1/80-80:1-1 192.0.2.2/80-80:2-2 2001:db8::1/80-80:3-3", ""},
+		{"0.0.0.0/80:1 ::/80:2", "0.0.0.0/80-80:1-1 ::/80-80:2-2", ""},
+		{"%eth0/80:1 %eth1/80:2", "%eth0/80-80:1-1 %eth1/80-80:2-2", ""},
+		{"80 127.0.0.1/80", "80-80:80-80", ""},
+		{"127.0.0.1/70-90 80", "127.0.0.1/70-79:70-79 127.0.0.1/81-90:81-90 80-80:80-80", ""},
+		{"0.0.0.0/80 127.0.0.1/80 %lo/81 127.0.0.1%lo/81", "0.0.0.0/80-80:80-80 %lo/81-81:81-81", ""},
+		{"22 all", "22-22:22-22 1-21:1-21? 23-65535:23-65535?", ""},
+		{"80:1 127.0.0.1/80:2", "", "port 80 of every address leads to port 1 already and cannot lead to port 2 of 127.0.0.1 as well"},
+		{"80:1 80:2", "", "port 80 leads to port 1 already and cannot lead to port 2 as well"},
+		{"127.0.0.1/80 %lo/80", "", "port 80 is listened on at 127.0.0.1 already, which includes some of interface lo; name addresses that have nothing in common"},
+	} {
+		var rules []PortRule
+		var err error
+		for list := range strings.FieldsSeq(test.lists) {
+			added, e := ParsePorts(list)
+			if e != nil {
+				t.Fatalf("%s: %v", list, e)
+			}
+			for _, rule := range added {
+				if err == nil {
+					rules, err = addRule(rules, rule)
+				}
+			}
+		}
+		if test.err != "" {
+			if err == nil || err.Error() != test.err {
+				t.Errorf("%s\n got %v\nwant %s", test.lists, err, test.err)
+			}
+			continue
+		}
+		if got := written(rules); err != nil || got != test.want {
+			t.Errorf("%s: %v\n got %s\nwant %s", test.lists, err, got, test.want)
+		}
+		checkRules(t, rules)
+	}
+}
+
+// anyPlace draws where a rule listens, from few places, some of which contain others.
+func anyPlace(t *rapid.T) PortRule {
+	addrs := []netip.Addr{{}, netip.IPv4Unspecified(), netip.IPv6Unspecified(), netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("::1")}
+	return PortRule{Addr: rapid.SampledFrom(addrs).Draw(t, "address"), Interface: rapid.SampledFrom([]string{"", "lo", "eth0"}).Draw(t, "interface")}
+}
+
+// However rules are added, a socket address (family, address, interface, port) leads where the first rule that names it says, and a rule is refused
+// only when one of its ports is taken by another: the model is the set of all of them.
+func TestAddRulesAgainstSockets(t *testing.T) {
+	type socket struct{ addr, device, port int }
+	rapid.Check(t, func(t *rapid.T) {
+		model := map[socket]uint16{}
+		// The sockets of a rule: two addresses of each family, one of which may be named, and three interfaces, two of which may be.
+		each := func(r PortRule, f func(s socket, to uint16)) {
+			for port := r.First; port <= r.Last; port++ {
+				for addr, name := range []string{"192.0.2.1", "192.0.2.9", "::1", "2001:db8::9"} {
+					if a := netip.MustParseAddr(name); r.Addr.IsValid() && r.Addr != a && (!r.Addr.IsUnspecified() || r.Addr.Is4() != a.Is4()) {
+						continue
+					}
+					for device, name := range []string{"lo", "eth0", "other"} {
+						if r.Interface == "" || r.Interface == name {
+							f(socket{addr, device, int(port)}, r.target(port))
+						}
+					}
+				}
+			}
+		}
+		var rules []PortRule
+		for range rapid.IntRange(1, 6).Draw(t, "rules") {
+			r := anyPlace(t)
+			r.First = rapid.Uint16Range(1, 6).Draw(t, "first")
+			r.Last = rapid.Uint16Range(r.First, 6).Draw(t, "last")
+			r.Target = r.First + rapid.Uint16Range(0, 1).Draw(t, "shift")
+			next, err := addRule(rules, r)
+			shared, all, differs := 0, 0, false
+			each(r, func(s socket, to uint16) {
+				all++
+				if had, ok := model[s]; ok {
+					shared++
+					differs = differs || had != to
+				}
+			})
+			if err != nil {
+				if shared == 0 {
+					t.Fatalf("%v beside %v: %v, though they have nothing in common", r, rules, err)
+				}
+				continue
+			}
+			if differs {
+				t.Fatalf("%v is added to %v, though a port leads elsewhere", r, rules)
+			}
+			each(r, func(s socket, to uint16) { model[s] = to })
+			rules = next
+			checkRules(t, rules)
+		}
+		got := map[socket]uint16{}
+		for _, r := range rules {
+			each(r, func(s socket, to uint16) { got[s] = to })
+		}
+		if !maps.Equal(got, model) {
+			t.Fatalf("%v listen on %v, want %v", rules, got, model)
+		}
+	})
 }
 
 func TestParsePortsErrors(t *testing.T) {
@@ -54,9 +180,8 @@ func TestParsePortsErrors(t *testing.T) {
 		{"80-22", "80-22: the first port of a range is the lower one"},
 		{"22-23:24", "22-23:24: 2 ports cannot lead to 1 ports; both sides of the colon must have as many"},
 		{"22:22:22", `"22:22" is not a port: not a number from 1 to 65535`},
-		{"all", `vasta does not forward "all" yet; name the ports`},
-		{"%eth0/all", `vasta does not forward "all" yet; name the ports`},
-		{"~25", "vasta does not forward every port but some yet; name the ports"},
+		{"all,22", `"all" is not a port: not a number from 1 to 65535`},
+		{"~1-65535", "every port named is left out again"},
 		{"25,~20-30", "every port named is left out again"},
 		{"20-30,~22,~21-23", "port 22 is left out twice"},
 		{"20-30,25:26", "port 25 leads to port 25 already and cannot lead to port 26 as well"},
@@ -120,6 +245,14 @@ func TestParsePortsAgainstSet(t *testing.T) {
 			delete(want, port)
 		}
 		rules, err := ParsePorts(strings.Join(items, ","))
+		only := len(holes) > 0 && !strings.Contains(strings.Join(items, ","), ":")
+		if valid && only { // nothing but exclusions: all other ports
+			for port := 1; port <= maxPort; port++ {
+				if !holes[port] {
+					want[port] = port
+				}
+			}
+		}
 		if !valid || len(want) == 0 {
 			if err == nil {
 				t.Fatalf("%v is accepted as %v", items, rules)
@@ -158,8 +291,9 @@ func FuzzParsePorts(f *testing.F) {
 			t.Fatal("neither rules nor an error")
 		}
 		checkRules(t, rules)
-		// What a rule prints is a list that gives the same rule.
+		// What a rule prints is a list that gives the same rule; that it takes free ports only is not part of it.
 		for _, rule := range rules {
+			rule.Free = false
 			again, err := ParsePorts(rule.String())
 			if err != nil || len(again) != 1 || again[0] != rule {
 				t.Fatalf("%v reads again as %v, %v", rule, again, err)

@@ -130,11 +130,12 @@ var Table = []Option{
 	{Name: "map-guest-addr", Arg: RequiredArg, ArgName: "ADDR|none", Section: SectionHost, Commands: network,
 		Help: "Address inside that leads to the host's own copy of the namespace's address, once for each family", Default: "none",
 		set: setMapGuestAddr},
-	{Name: "tcp-ports", Short: 't', Arg: RequiredArg, ArgName: "PORTS|none", Section: SectionHost, Commands: network,
-		Help:    "TCP ports of the host that lead into the namespace: [ADDR][%IF]/PORT[-PORT][:PORT[-PORT]],~PORT[-PORT],...; may be repeated",
+	{Name: "tcp-ports", Short: 't', Arg: RequiredArg, ArgName: "PORTS|all|none", Section: SectionHost, Commands: network,
+		Help: "TCP ports of the host that lead into the namespace: [ADDR][%IF]/PORT[-PORT][:PORT[-PORT]],~PORT[-PORT],...; may be repeated. " +
+			"\"all\", and a list of nothing but ~PORTs, means all that are free, without those the kernel gives to clients",
 		Default: "none",
 		set:     func(p *parser, f found) error { return addPorts(&p.Ports.TCP, &p.noTCP, f) }},
-	{Name: "udp-ports", Short: 'u', Arg: RequiredArg, ArgName: "PORTS|none", Section: SectionHost, Commands: network,
+	{Name: "udp-ports", Short: 'u', Arg: RequiredArg, ArgName: "PORTS|all|none", Section: SectionHost, Commands: network,
 		Help: "UDP ports of the host that lead into the namespace; may be repeated", Default: "none",
 		set: func(p *parser, f found) error { return addPorts(&p.Ports.UDP, &p.noUDP, f) }},
 	{Name: "tcp-ns", Short: 'T', Arg: RequiredArg, ArgName: "none", Section: SectionHost, Commands: network,
@@ -336,6 +337,9 @@ func addPorts(rules *[]PortRule, none *bool, f found) error {
 	if f.arg == "none" {
 		*none = true
 		return notBoth(*none, len(*rules))
+	}
+	if f.arg == "auto" {
+		return errors.New("vasta does not look for ports by itself yet; name them, or say all")
 	}
 	list, err := ParsePorts(f.arg)
 	if err != nil {
