@@ -306,7 +306,7 @@ func TestDatagramSocketFails(t *testing.T) {
 // forward opens a forwarded port on the host and answers its socket.
 func (r *rig) forward(listen netip.AddrPort, to uint16, udp bool) *hosttest.Socket {
 	r.t.Helper()
-	if err := r.w.Forward(forward.Port{Listen: listen, Dual: true, To: to}, udp); err != 0 {
+	if err := r.w.Forward(forward.Port{Listen: listen, Dual: listen.Addr() == netip.IPv6Unspecified(), To: to}, udp); err != 0 {
 		r.t.Fatalf("Forward %v: %v", listen, err)
 	}
 	r.settle()
