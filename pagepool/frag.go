@@ -50,7 +50,8 @@ func (p *Pool) PutFrag(f Frag) {
 	if m.free == allFree {
 		p.unlistPartial(m)
 		*m = meta{}
-		p.recycle(pg)
+		p.stats.RecycleCached++
+		p.warm = append(p.warm, pg)
 	}
 }
 
@@ -58,7 +59,7 @@ func (p *Pool) PutFrag(f Frag) {
 func (p *Pool) FragBytes(f Frag) []byte {
 	p.heldFrag(f, "FragBytes")
 	off := int(f) * FragSize
-	return p.arena.mem[off : off+FragSize : off+FragSize]
+	return p.mem[off : off+FragSize : off+FragSize]
 }
 
 // FragsInUse is the number of fragments that are held.

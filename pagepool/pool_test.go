@@ -20,10 +20,10 @@ func newPool(t interface {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if p.arena.mem == nil {
+		if p.mem == nil {
 			return // closed by the test
 		}
-		if err := p.arena.close(); err != nil {
+		if err := p.provider.(*Arena).close(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -228,7 +228,7 @@ func TestStats(t *testing.T) {
 	}
 	p.Put(a)
 	p.Put(b)
-	want := Stats{AllocFast: 2, AllocSlow: 2, AllocEmpty: 2, Recycled: 4, Cut: 1, FragAlloc: 1, FragEmpty: 1, PeakPages: 2, PeakFrags: 1}
+	want := Stats{AllocFast: 2, AllocSlow: 2, AllocEmpty: 2, RecycleCached: 4, Cut: 1, FragAlloc: 1, FragEmpty: 1, PeakPages: 2, PeakFrags: 1}
 	if p.Stats() != want {
 		t.Errorf("counters are %+v, want %+v", p.Stats(), want)
 	}
@@ -243,7 +243,7 @@ func TestClose(t *testing.T) {
 	f, _ := p.GetFrag()
 	p.Ref(pg)
 	err := p.Close()
-	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "2 pages, among them 1 fragments; the first is page 0, held, with 2 references") {
+	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "2 pages, among them 1 fragments (unnamed 2); the first is page 0, held, with 2 references") {
 		t.Errorf("Close with a page and a fragment held: %v", err)
 	}
 	p.Bytes(pg)[0] = 1 // still mapped
