@@ -50,6 +50,9 @@ func (s *System) openUDP(fd int, from Origin, to netip.AddrPort, dual bool) Errn
 		named = to
 	}
 	v6 := family(named.Addr()) == unix.AF_INET6
+	if err := s.setOption(fd, unix.SOL_UDP, unix.UDP_GRO, 1); err != 0 { // several datagrams that come at once are one message
+		return err
+	}
 	if err := s.receiveDetails(fd, v6, v6 && dual, to.IsValid()); err != 0 {
 		return err
 	}
@@ -76,6 +79,9 @@ func (s *System) OpenPing(id uint16, to netip.Addr) (int, Errno) {
 	}
 	if id != 0 {
 		err = s.bind(fd, netip.AddrPortFrom(any, id)) // a ping socket's port is its identifier
+	}
+	if err == 0 {
+		err = s.receiveDetails(fd, domain == unix.AF_INET6, false, true)
 	}
 	if err == 0 {
 		err = s.connect(fd, netip.AddrPortFrom(to, 0))

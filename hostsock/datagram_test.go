@@ -217,13 +217,19 @@ func TestPing(t *testing.T) {
 		fd, err := s.OpenPing(0x1234, to)
 		must(t, err, "OpenPing")
 		msg := echo(to, 0x1234, 7, "payload")
-		if n, err := s.Send(fd, [][]byte{msg[:3], msg[3:]}); n != len(msg) || err != 0 {
-			t.Fatalf("Send = %d, %v", n, err)
+		request := []hostsock.Datagram{{Bufs: [][]byte{msg[:3], msg[3:]}, TOS: 0x28, TTL: 9, V6: to.Is6()}}
+		if n, err := s.SendDatagrams(fd, request); n != 1 || err != 0 {
+			t.Fatalf("SendDatagrams = %d, %v", n, err)
 		}
 		ready(t, s, fd, isIn)
 		buf := make([]byte, 64)
-		n, err := s.Recv(fd, [][]byte{buf})
-		must(t, err, "Recv")
+		reply := []hostsock.Datagram{{Bufs: [][]byte{buf}}}
+		_, err = s.RecvDatagrams(fd, reply)
+		must(t, err, "RecvDatagrams")
+		n := reply[0].Len
+		if reply[0].TTL != 64 || to.Is4() && reply[0].TOS != 0x28 {
+			t.Errorf("the reply from %v has TTL %d, TOS %#x", to, reply[0].TTL, reply[0].TOS)
+		}
 		wantType := byte(0)
 		if to.Is6() {
 			wantType = 129

@@ -75,6 +75,16 @@ type Host interface {
 	RecvDatagrams(fd int, msgs []Datagram) (n int, err Errno)
 
 	// OpenPing opens an ICMP or ICMPv6 echo socket ("ping socket") with the given echo identifier, 0 for any, connected to
-	// to. Send and Recv then carry ICMP messages from the type byte on.
+	// to. SendDatagrams and RecvDatagrams then carry ICMP messages from the type byte on, one at a time.
 	OpenPing(id uint16, to netip.Addr) (fd int, err Errno)
+
+	// DontFragment says whether what a UDP or echo socket sends to a family of addresses has to stay whole (IPv4's DF): what
+	// is too long for the way is then refused with EMSGSIZE, and otherwise cut.
+	DontFragment(fd int, v6, on bool) Errno
+	// QueueErrors has a UDP or echo socket keep what the network answers to what it has sent, for RecvError; dual is as for OpenUDP. Whoever asks
+	// for it has to take them: what waits is counted as memory of the socket. Each of them also fails the next call of SendDatagrams or
+	// RecvDatagrams, unless it was taken before.
+	QueueErrors(fd int, v6, dual bool) Errno
+	// RecvError takes the oldest of these errors; EAGAIN says that there is none.
+	RecvError(fd int, e *SendError) Errno
 }

@@ -10,7 +10,7 @@ import (
 // MaxDatagrams is how many messages one SendDatagrams or RecvDatagrams moves at most.
 const MaxDatagrams = 16
 
-// Datagram is one message to or from a UDP socket: one datagram, or several of equal length in a row.
+// Datagram is one message to or from a UDP socket: one datagram, or several of equal length in a row; or to or from an echo socket: one ICMP message.
 type Datagram struct {
 	// Bufs is what is sent, at most 64 pieces, or the memory that is received into, one piece or more. It stays the caller's.
 	Bufs [][]byte
@@ -125,15 +125,13 @@ func (d *Datagram) note(level, kind int32, data []byte) {
 	}
 }
 
-// receiveDetails asks for what RecvDatagrams tells: segments in one piece where several come at once, the whole TOS byte, the hop limit, and on
-// sockets without a peer the address they came to.
+// receiveDetails asks for what RecvDatagrams tells: the whole TOS byte, the hop limit, and on sockets without a peer the address they came to.
 func (s *System) receiveDetails(fd int, v6, dual, connected bool) Errno {
 	type option struct {
 		level, name int
 		wanted      bool
 	}
 	for _, o := range [...]option{
-		{unix.SOL_UDP, unix.UDP_GRO, true},
 		{unix.SOL_IP, unix.IP_RECVTOS, !v6 || dual},
 		{unix.SOL_IP, unix.IP_RECVTTL, !v6 || dual},
 		{unix.SOL_IP, unix.IP_PKTINFO, (!v6 || dual) && !connected},
@@ -148,4 +146,18 @@ func (s *System) receiveDetails(fd int, v6, dual, connected bool) Errno {
 		}
 	}
 	return 0
+}
+
+// DontFragment implements Host. With IP_PMTUDISC_DO the kernel refuses what is longer than the way it knows is wide; with
+// IP_PMTUDISC_DONT it cuts that, and routers may cut the rest.
+func (s *System) DontFragment(fd int, v6, on bool) Errno {
+	level, option := unix.SOL_IP, unix.IP_MTU_DISCOVER
+	how := unix.IP_PMTUDISC_DONT
+	if on {
+		how = unix.IP_PMTUDISC_DO
+	}
+	if v6 {
+		level, option = unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER // the values are the same
+	}
+	return s.setOption(fd, level, option, how)
 }

@@ -72,15 +72,25 @@ func (c *control) ask(d *Datagram, v6 bool) {
 
 // tell reads the control messages in the first n bytes into d.
 func (c *control) tell(d *Datagram, n int) {
-	for b := c.room()[:min(n, controlLen)]; len(b) >= unix.CmsgLen(0); {
-		h := (*unix.Cmsghdr)(unsafe.Pointer(unsafe.SliceData(b))) // len(b) is at least a header's
-		size := int(h.Len)
-		if size < unix.CmsgLen(0) || size > len(b) {
-			return
-		}
-		d.note(h.Level, h.Type, b[unix.CmsgLen(0):size])
-		b = b[min(unix.CmsgSpace(size-unix.CmsgLen(0)), len(b)):]
+	b := c.room()[:min(n, controlLen)]
+	for h, data := nextControl(&b); h != nil; h, data = nextControl(&b) {
+		d.note(h.Level, h.Type, data)
 	}
+}
+
+// nextControl takes the first control message from *b: its header, and what stands behind that. The header is nil when there is none.
+func nextControl(b *[]byte) (h *unix.Cmsghdr, data []byte) {
+	if len(*b) < unix.CmsgLen(0) {
+		return nil, nil
+	}
+	h = (*unix.Cmsghdr)(unsafe.Pointer(unsafe.SliceData(*b))) // len(*b) is at least a header's
+	size := int(h.Len)
+	if size < unix.CmsgLen(0) || size > len(*b) {
+		return nil, nil
+	}
+	data = (*b)[unix.CmsgLen(0):size]
+	*b = (*b)[min(unix.CmsgSpace(len(data)), len(*b)):]
+	return h, data
 }
 
 // describe makes message n: its address, its pieces, whose iovecs begin at first, and its control messages.

@@ -39,6 +39,7 @@ type System struct {
 	peeked [1]byte
 
 	messages messages
+	failed   failed
 }
 
 var _ Host = (*System)(nil)

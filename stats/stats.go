@@ -55,6 +55,7 @@ const (
 	SocketFull               // datagram that the host socket did not take
 	LinkFull                 // frame that the link did not take
 	TooLong                  // datagram longer than the link or the socket carries
+	ICMPNoFlow               // ICMP error about a flow that is not known
 	HandoverFull             // frame of another worker's flow, for which that worker had no room
 	HandoverStale            // frame that was given to a flow's owner, who was not that any more
 	NumReasons        = iota // how many there are
@@ -66,7 +67,7 @@ var reasonNames = [NumReasons]string{
 	"bad_arp", "bad_ndp", "bad_dhcp", "bad_dns", "dns_no_query", "dns_no_server", "dns_full",
 	"unknown_protocol", "disabled", "tcp_no_flow", "tcp_out_of_window", "tcp_bad_ack",
 	"tcp_bad_reset", "tcp_paws", "tcp_out_of_order_full", "flow_table_full", "budget_spent", "no_descriptors",
-	"no_buffers", "no_ports", "host_refused", "host_unreachable", "host_error", "socket_full", "link_full", "too_long",
+	"no_buffers", "no_ports", "host_refused", "host_unreachable", "host_error", "socket_full", "link_full", "too_long", "icmp_no_flow",
 	"handover_full", "handover_stale",
 }
 

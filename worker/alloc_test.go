@@ -106,9 +106,11 @@ func (h *steadyHost) OpenUDP(hostsock.Origin, netip.AddrPort, bool) (int, hostso
 	return steadyFd, 0
 }
 
-func (h *steadyHost) ConnectResult(int) hostsock.Errno { return 0 }
-func (h *steadyHost) Abort(int)                        {}
-func (h *steadyHost) Close(int)                        {}
+func (h *steadyHost) ConnectResult(int) hostsock.Errno            { return 0 }
+func (h *steadyHost) Abort(int)                                   {}
+func (h *steadyHost) Close(int)                                   {}
+func (h *steadyHost) QueueErrors(int, bool, bool) hostsock.Errno  { return 0 }
+func (h *steadyHost) DontFragment(int, bool, bool) hostsock.Errno { return 0 }
 
 func (h *steadyHost) Send(_ int, bufs [][]byte) (n int, _ hostsock.Errno) {
 	for _, b := range bufs {

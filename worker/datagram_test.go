@@ -281,17 +281,17 @@ func TestUDPSocketFull(t *testing.T) {
 
 // TestDatagramSocketFails: a socket that cannot be read any more does not keep the worker busy.
 func TestDatagramSocketFails(t *testing.T) {
-	for _, op := range []hosttest.Op{hosttest.RecvDatagrams, hosttest.Recv} {
+	for _, kind := range []hosttest.Kind{hosttest.UDP, hosttest.Ping} {
 		for _, err := range []hostsock.Errno{unix.ENOMEM, unix.ENOTCONN} {
-			t.Run(fmt.Sprintf("%v %v", op, err), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%v %v", kind, err), func(t *testing.T) {
 				r := newRig(t)
-				if op == hosttest.RecvDatagrams {
+				if kind == hosttest.UDP {
 					r.inject(udpFrame(at(guest4, 5000), at(server4, 53), nil))
 				} else {
 					r.inject(echoFrame(guest4, server4, 1, 1, nil))
 				}
 				r.settle()
-				r.host.Fail(op, err, hosttest.Always)
+				r.host.Fail(hosttest.RecvDatagrams, err, hosttest.Always)
 				r.host.Last().Deliver([]byte("x"))
 				before := r.calls()
 				r.run(second)

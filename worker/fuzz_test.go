@@ -282,7 +282,7 @@ func (r *fuzzRun) peer() {
 		return
 	}
 	what, n := r.byte(), int(r.u16())
-	switch what % 10 {
+	switch what % 11 {
 	case 0:
 		s.Establish()
 	case 1:
@@ -301,6 +301,11 @@ func (r *fuzzRun) peer() {
 		s.Echo = true
 	case 9:
 		s.Spurious()
+	case 10:
+		e := hostsock.SendError{Err: fuzzErrors[1+n%(len(fuzzErrors)-1)], Type: r.byte(), Code: r.byte(), Info: uint32(n), Peer: s.Peer}
+		e.From = []netip.Addr{{}, server4, server6, guest4}[r.choose(4)]
+		e.Data = make([]byte, n%2000)
+		s.Answer(e)
 	}
 }
 

@@ -89,15 +89,13 @@ func (h *header) put(b []byte, gw *gateway.Gateway, n int) (pseudo uint16) {
 
 // txState is the memory that outgoing frames are made in.
 type txState struct {
-	head   [link.MaxHead]byte
-	part   [link.MaxHead]byte // the headers of a fragment
-	out    link.Out
-	one    [1][]byte
-	cur    *header   // of the flow that sends
-	ports  [2]uint16 // source and destination port of the same
-	spare  header    // of what belongs to no flow
-	icmp   [1280]byte
-	quoted [packet.EtherLen + packet.IPv6Len + 8]byte
+	head  [link.MaxHead]byte
+	part  [link.MaxHead]byte // the headers of a fragment
+	out   link.Out
+	one   [1][]byte
+	cur   *header   // of the flow that sends
+	ports [2]uint16 // source and destination port of the same
+	spare header    // of what belongs to no flow
 }
 
 // send gives w.tx.out to the link, with the checksum at csumAt of the transport header either left to the link or made here.

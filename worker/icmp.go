@@ -33,13 +33,30 @@ func (w *Worker) icmpInput() {
 		return
 	}
 	w.touch(f)
-	w.iov = w.pkt.Frame.Append(w.iov[:0], w.pkt.L4, w.pkt.L4Len)
-	if _, err := w.Host.Send(f.fd, w.iov); err != 0 {
-		reason := sendReason(err)
-		w.Stats.Drop(reason)
-		if reason == stats.HostRefused || reason == stats.HostUnreachable {
-			w.quoteError(err)
+	w.obeyDF(f, f.fd)
+	w.icmpSend(f)
+}
+
+// icmpSend gives the message in w.pkt to the host socket.
+func (w *Worker) icmpSend(f *flowSlot) {
+	for tries := 0; ; tries++ {
+		w.iov = w.pkt.Frame.Append(w.iov[:0], w.pkt.L4, w.pkt.L4Len)
+		w.echo[0] = hostsock.Datagram{Bufs: w.iov, TOS: w.pkt.TOS, TTL: sentTTL(w.pkt.TTL), V6: w.pkt.V6}
+		_, err := w.Host.SendDatagrams(f.fd, w.echo[:])
+		w.echo[0].Bufs = nil
+		if err == 0 {
+			return
 		}
+		said, mtu := 0, 0
+		if pending(err) {
+			said, mtu = w.takeErrors(f.fd, f, -1)
+		}
+		if said > 0 && mtu == 0 && tries == 0 {
+			continue // what has failed is an earlier request
+		}
+		w.Stats.Drop(sendReason(err))
+		w.sendFailed(w.pkt.Dst, w.pkt.Src, err, mtu, w.quotable())
+		return
 	}
 }
 
@@ -78,27 +95,35 @@ func (w *Worker) icmpRead(f *flowSlot) (cost int, again bool) {
 		return 0, true
 	}
 	buf := w.Send.Bytes(w.pages[0])
+	d := &w.echo[0]
 	for cost < f.deficit {
-		w.tx.one[0] = buf
-		n, err := w.Host.Recv(f.fd, w.tx.one[:])
-		if err == unix.EAGAIN {
-			f.readable = false
-			return cost, false
+		if f.failed {
+			said, _ := w.takeErrors(f.fd, f, -1)
+			cost += said * frameWork
 		}
-		cost += n + frameWork
+		w.tx.one[0] = buf
+		*d = hostsock.Datagram{Bufs: w.tx.one[:]}
+		_, err := w.Host.RecvDatagrams(f.fd, w.echo[:])
+		d.Bufs = nil
+		if err == unix.EAGAIN {
+			f.readable = f.failed
+			return cost, f.failed
+		}
+		cost += d.Len + frameWork
 		if err != 0 {
-			if !w.udpHostError(f, err) {
+			if !w.datagramFailed(f, err) {
 				return cost, false
 			}
 			continue
 		}
 		f.failures = 0
-		msg := buf[:min(n, len(buf))]
+		msg := buf[:min(d.Len, len(buf))]
 		if !icmp.EchoReply(f.head.isIPv6, msg) {
 			continue
 		}
 		f.answered = true
 		icmp.SetIdent(msg, f.key.GuestPort)
+		f.head.mark(d.TOS, d.TTL)
 		w.touch(f)
 		w.sendICMP(&f.head, msg)
 	}
@@ -128,50 +153,4 @@ func (w *Worker) sendICMP(h *header, msg []byte) {
 	if !ok {
 		w.Stats.Drop(stats.LinkFull)
 	}
-}
-
-// quoteError answers the packet in w.pkt with an ICMP error.
-func (w *Worker) quoteError(err hostsock.Errno) {
-	w.icmpError(w.pkt.Dst, w.pkt.Src, err, w.quotable())
-}
-
-// unreachable tells the guest that a flow's destination cannot be reached. The packet it quotes is made from what
-// the flow knows: IP header and the first 8 bytes behind it, which is all that RFC 792 asks for.
-func (w *Worker) unreachable(f *flowSlot, err hostsock.Errno) {
-	guest, peer := f.key.GuestAddrPort(), f.key.PeerAddrPort()
-	h := makeHeader(guest.Addr(), peer.Addr(), f.head.proto, 0, hopLimit)
-	quoted := w.tx.quoted[:int(h.len)+8]
-	h.put(quoted, w.Gateway, 8)
-	q := quoted[h.len:]
-	clear(q)
-	switch f.kind {
-	case tcpFlow:
-		f.synPacket(q)
-	case icmpFlow:
-		q[0] = 8
-		if h.isIPv6 {
-			q[0] = 128
-		}
-		icmp.SetIdent(q, f.key.GuestPort)
-	default:
-		putPorts(q, guest.Port(), peer.Port())
-		q[5] = packet.UDPLen
-	}
-	w.icmpError(peer.Addr(), guest.Addr(), err, quoted[packet.EtherLen:])
-}
-
-// icmpError sends a destination unreachable message. It comes from the guest's router where that has an address, as an
-// error of the network would.
-func (w *Worker) icmpError(peer, guest netip.Addr, err hostsock.Errno, quoted []byte) {
-	from := peer
-	if gw := w.Map.Gateway[familyOf(guest)]; gw.IsValid() && err != unix.ECONNREFUSED {
-		from = gw
-	}
-	proto := uint8(packet.ProtoICMP)
-	if guest.Is6() {
-		proto = packet.ProtoICMPv6
-	}
-	w.Stats.ICMPErrorsSent++
-	w.tx.spare = makeHeader(from, guest, proto, 0, hopLimit)
-	w.sendICMP(&w.tx.spare, icmp.Unreachable(w.tx.icmp[:], guest.Is6(), err, quoted))
 }

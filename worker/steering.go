@@ -18,7 +18,7 @@ const noteLen = ring.Block
 
 // Kinds of notes, in the first byte.
 const (
-	noteFrame    = iota // a frame follows; its virtio-net header is at noteBody
+	noteFrame    = iota // a frame follows; its virtio-net header is at noteBody, and before it whether its packet has to stay whole
 	noteAccepted        // an accepted connection: descriptor at noteBody, the flow's key behind it
 )
 
@@ -39,7 +39,10 @@ func (w *Worker) foreign(key *flow.Key) bool {
 		return true
 	}
 	f := w.pkt.Frame
-	w.note[0] = noteFrame
+	w.note[0], w.note[1] = noteFrame, 0
+	if w.pkt.DF { // of what was put together the frame does not tell
+		w.note[1] = 1
+	}
 	f.Hdr.Encode(w.note[noteBody:])
 	if w.Group.put(owner, w.note[:], f.Bufs) {
 		w.Stats.HandedOver++
@@ -100,6 +103,7 @@ func (w *Worker) take(record []byte) {
 	if w.pkt.Parse(&w.parcel) != stats.None {
 		return // it was whole before it was given to us
 	}
+	w.pkt.DF = record[1] != 0
 	w.given = true
 	w.dispatch()
 	w.given = false

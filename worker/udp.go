@@ -46,6 +46,7 @@ func (w *Worker) udpInput() {
 		fd, f.answered = w.listeners[f.owner].fd, true
 	}
 	w.touch(f)
+	w.obeyDF(f, fd)
 	w.udpQueue(f, fd, size)
 }
 
@@ -87,7 +88,9 @@ func (w *Worker) udpOpen(key flow.Key) *flowSlot {
 func (w *Worker) datagramOpened(f *flowSlot, fd int, err hostsock.Errno) *flowSlot {
 	if err == 0 {
 		f.fd = fd
-		err = w.Host.Watch(fd, token(tokenFlow, f.gen, f.index))
+		if err = w.Host.QueueErrors(fd, f.head.isIPv6, false); err == 0 {
+			err = w.Host.Watch(fd, token(tokenFlow, f.gen, f.index))
+		}
 	}
 	if err != 0 {
 		w.Stats.Drop(openReason(err))
@@ -206,9 +209,12 @@ func (w *Worker) keepPages(n int) {
 // maxFailures is how often in succession reading a datagram flow's host socket may fail.
 const maxFailures = 32
 
-// udpHostError passes an ICMP error that reached a flow's host socket on to the guest. It ends a flow whose socket does
-// nothing but fail, and reports whether the flow goes on.
-func (w *Worker) udpHostError(f *flowSlot, err hostsock.Errno) (open bool) {
+// datagramFailed deals with the failure to read from a flow's host socket: mostly an error of the network, which is passed on to the
+// guest. It ends a flow whose socket does nothing but fail, and reports whether the flow goes on.
+func (w *Worker) datagramFailed(f *flowSlot, err hostsock.Errno) (open bool) {
+	if said, _ := w.takeErrors(f.fd, f, -1); said > 0 {
+		return true
+	}
 	reason := openReason(err)
 	w.Stats.Drop(reason)
 	if f.failures++; f.failures == maxFailures {
@@ -226,6 +232,7 @@ type listener struct {
 	fd      int
 	udp     bool
 	waiting bool // is in Worker.waiting
+	told    [2]fragmenting
 	port    forward.Port
 }
 
@@ -241,7 +248,13 @@ func (w *Worker) Forward(p forward.Port, udp bool) hostsock.Errno {
 	if err != 0 {
 		return err
 	}
-	if err := w.Host.Watch(fd, token(tokenListener, 0, int32(len(w.listeners)))); err != 0 {
+	if udp {
+		err = w.Host.QueueErrors(fd, p.Listen.Addr().Is6(), p.Dual)
+	}
+	if err == 0 {
+		err = w.Host.Watch(fd, token(tokenListener, 0, int32(len(w.listeners))))
+	}
+	if err != 0 {
 		w.Host.Close(fd)
 		return err
 	}
@@ -249,16 +262,33 @@ func (w *Worker) Forward(p forward.Port, udp bool) hostsock.Errno {
 	return 0
 }
 
-// udpPeer finds or starts the flow of a host peer at a forwarded UDP port.
-func (w *Worker) udpPeer(index int32, peer netip.AddrPort) *flowSlot {
-	l := &w.listeners[index]
+// udpKey is the key of the flow of a host peer at a forwarded UDP port. It is not ok when the guest cannot be shown this peer.
+func (w *Worker) udpKey(index int32, peer netip.AddrPort) (key flow.Key, ok bool) {
 	from, ok := w.Map.Inbound(peer)
 	guest := w.Map.Guest[familyOf(peer.Addr())]
 	if !ok || !guest.IsValid() {
+		return flow.Key{}, false
+	}
+	return flow.NewKey(packet.ProtoUDP, netip.AddrPortFrom(guest, w.listeners[index].port.To), from), true
+}
+
+// udpFlowOf is the flow of a host peer at a forwarded UDP port, nil when there is none.
+func (w *Worker) udpFlowOf(index int32, peer netip.AddrPort) *flowSlot {
+	if key, ok := w.udpKey(index, peer); ok {
+		if i, ok := w.table.Get(&key); ok {
+			return w.flows[i]
+		}
+	}
+	return nil
+}
+
+// udpPeer finds or starts the flow of a host peer at a forwarded UDP port.
+func (w *Worker) udpPeer(index int32, peer netip.AddrPort) *flowSlot {
+	key, ok := w.udpKey(index, peer)
+	if !ok {
 		w.Stats.Drop(stats.BadDestination)
 		return nil
 	}
-	key := flow.NewKey(packet.ProtoUDP, netip.AddrPortFrom(guest, l.port.To), from)
 	if i, ok := w.table.Get(&key); ok {
 		return w.flows[i]
 	}
@@ -269,6 +299,6 @@ func (w *Worker) udpPeer(index int32, peer netip.AddrPort) *flowSlot {
 	}
 	w.Stats.UDPOpened++
 	f.owner, f.peer = index, peer
-	f.head = makeHeader(from.Addr(), guest, packet.ProtoUDP, 0, hopLimit)
+	f.head = makeHeader(key.PeerAddrPort().Addr(), key.GuestAddrPort().Addr(), packet.ProtoUDP, 0, hopLimit)
 	return f
 }

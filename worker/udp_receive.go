@@ -60,6 +60,10 @@ func (w *Worker) udpReceiveFrom(fd, room int) (more bool, err hostsock.Errno) {
 func (w *Worker) udpRead(f *flowSlot) (cost int, again bool) {
 	defer w.keepPages(1)
 	for cost < f.deficit {
+		if f.failed {
+			said, _ := w.takeErrors(f.fd, f, -1)
+			cost += said * frameWork
+		}
 		room := udpFew
 		if f.bulk {
 			room = min(max((f.deficit-cost)/(f.size+datagramWork), udpFew), hostsock.MaxDatagrams)
@@ -69,11 +73,11 @@ func (w *Worker) udpRead(f *flowSlot) (cost int, again bool) {
 		case w.noMemory:
 			return cost, true
 		case err == unix.EAGAIN:
-			f.readable, f.bulk = false, false
-			return cost, false
+			f.readable, f.bulk = f.failed, false
+			return cost, f.failed
 		case err != 0:
 			cost += frameWork
-			if !w.udpHostError(f, err) {
+			if !w.datagramFailed(f, err) {
 				return cost, false
 			}
 			continue
@@ -83,7 +87,7 @@ func (w *Worker) udpRead(f *flowSlot) (cost int, again bool) {
 		if !w.udpDeliver() {
 			return cost, true
 		}
-		if !more {
+		if !more && !f.failed {
 			f.readable = false
 			return cost, false
 		}
@@ -116,6 +120,9 @@ func (w *Worker) udpAccept(index int32) (again bool) {
 		case err == unix.EAGAIN:
 			return false
 		case err != 0:
+			if said, _ := w.takeErrors(w.listeners[index].fd, nil, index); said > 0 {
+				continue
+			}
 			w.listenerFailed(err)
 			return true
 		}

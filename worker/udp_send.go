@@ -27,8 +27,9 @@ const (
 // udpSend is the messages that wait for a host socket. Their payload is borrowed from the link's batch.
 type udpSend struct {
 	fd     int
-	n      int // messages
-	pieces int // in use
+	owner  int32 // the forwarded port that fd is of, else -1
+	n      int   // messages
+	pieces int   // in use
 
 	msgs   [hostsock.MaxDatagrams]hostsock.Datagram
 	each   [hostsock.MaxDatagrams]sending
@@ -75,7 +76,7 @@ func (w *Worker) udpPut(f *flowSlot, fd, off, n, size int) {
 		if u.n == hostsock.MaxDatagrams {
 			w.flushUDP()
 		}
-		u.fd = fd
+		u.fd, u.owner = fd, f.owner
 		w.udpMessage(f, n, size)
 	}
 	u.pieces += copy(u.memory[u.pieces:], w.iov)
@@ -89,9 +90,7 @@ func (w *Worker) udpMessage(f *flowSlot, n, size int) {
 	*d = hostsock.Datagram{
 		Bufs: u.memory[u.pieces : u.pieces+len(w.iov)], Peer: f.peer, Local: f.local, TOS: w.pkt.TOS, V6: f.head.isIPv6,
 	}
-	if w.pkt.TTL != hopLimit {
-		d.TTL = w.pkt.TTL
-	}
+	d.TTL = sentTTL(w.pkt.TTL)
 	s.flow, s.len, s.step = f.index, n, size
 	s.count = max(1, (n+size-1)/max(size, 1))
 	s.closed = f.single || s.count > 1 || n == 0
@@ -109,12 +108,8 @@ func (w *Worker) udpJoin(f *flowSlot, n, size int) bool {
 		return false
 	}
 	d, s := &u.msgs[u.n-1], &u.each[u.n-1]
-	ttl := w.pkt.TTL
-	if ttl == hopLimit {
-		ttl = 0
-	}
 	if s.closed || s.flow != f.index || n > size || n == 0 || n > s.step || s.len+n > maxMessage || s.count == maxSegments ||
-		d.TOS != w.pkt.TOS || d.TTL != ttl || d.Peer != f.peer || d.Local != f.local {
+		d.TOS != w.pkt.TOS || d.TTL != sentTTL(w.pkt.TTL) || d.Peer != f.peer || d.Local != f.local {
 		return false
 	}
 	d.Segment = s.step
@@ -134,32 +129,47 @@ func (w *Worker) quotable() []byte {
 // flushUDP gives what waits to its socket.
 func (w *Worker) flushUDP() {
 	u := &w.udp
-	refused := false
+	tried := false
 	for at := 0; at < u.n; {
 		n, err := w.Host.SendDatagrams(u.fd, u.msgs[at:u.n])
 		at += n
 		if err == 0 {
-			refused = false
+			tried = false
 			continue
 		}
-		if err == unix.ECONNREFUSED && !refused { // for an earlier datagram; nothing was sent
-			refused = true
-			w.udpSendFailed(&u.each[at], err, 1)
+		said, mtu := w.sendErrors(err)
+		if (said > 0 && mtu == 0 || err == unix.ECONNREFUSED) && !tried { // about an earlier datagram; nothing was sent
+			tried = true
+			if said == 0 {
+				w.udpSendFailed(&u.each[at], err, 0, 1)
+			}
 			continue
 		}
-		w.udpAlone(at, err)
+		w.udpAlone(at, err, mtu)
 		at++
+		tried = false
 	}
 	clear(u.memory[:u.pieces])
 	u.n, u.pieces = 0, 0
 }
 
-// udpAlone deals with message i, which was refused: where it stands for several datagrams, they are sent one by one.
-func (w *Worker) udpAlone(i int, err hostsock.Errno) {
+// sendErrors passes on what the network has said about what was sent earlier from the socket that has refused a message with err; the answers are
+// those of takeErrors.
+func (w *Worker) sendErrors(err hostsock.Errno) (said, mtu int) {
+	u := &w.udp
+	if !pending(err) {
+		return 0, 0
+	}
+	return w.takeErrors(u.fd, w.flows[u.each[0].flow], u.owner) // a flow with a socket of its own is not closed before this
+}
+
+// udpAlone deals with message i, which was refused: where it stands for several datagrams, they are sent one by one. mtu is the width of the way
+// if it was too long for that.
+func (w *Worker) udpAlone(i int, err hostsock.Errno, mtu int) {
 	u := &w.udp
 	d, s := &u.msgs[i], &u.each[i]
 	if d.Segment == 0 || err != unix.EINVAL && err != unix.EIO && err != unix.EMSGSIZE {
-		w.udpSendFailed(s, err, s.count)
+		w.udpSendFailed(s, err, mtu, s.count)
 		return
 	}
 	if f := w.flows[s.flow]; f.kind == udpFlow {
@@ -172,7 +182,8 @@ func (w *Worker) udpAlone(i int, err hostsock.Errno) {
 		w.iov = appendRange(w.iov[:0], d.Bufs, off, min(s.step, s.len-off))
 		one.Bufs = w.iov
 		if _, err := w.Host.SendDatagrams(u.fd, u.one[:]); err != 0 {
-			w.udpSendFailed(s, err, 1)
+			_, mtu := w.sendErrors(err)
+			w.udpSendFailed(s, err, mtu, 1)
 			if err == unix.EAGAIN {
 				w.Stats.Drops[stats.SocketFull] += uint64((s.len - off - 1) / s.step) // the socket takes none of those behind it
 				break
@@ -200,12 +211,9 @@ func appendRange(pieces, bufs [][]byte, off, n int) [][]byte {
 }
 
 // udpSendFailed counts datagrams of s that the host did not take, and tells the guest where there is a reason for it.
-func (w *Worker) udpSendFailed(s *sending, err hostsock.Errno, count int) {
-	reason := sendReason(err)
-	w.Stats.Drops[reason] += uint64(count)
-	if reason == stats.HostRefused || reason == stats.HostUnreachable {
-		w.icmpError(s.dst, s.src, err, s.quote[:s.quoteLen])
-	}
+func (w *Worker) udpSendFailed(s *sending, err hostsock.Errno, mtu, count int) {
+	w.Stats.Drops[sendReason(err)] += uint64(count)
+	w.sendFailed(s.dst, s.src, err, mtu, s.quote[:s.quoteLen])
 }
 
 // sendReason is how the failure to send a datagram is counted.

@@ -112,6 +112,8 @@ type Worker struct {
 	udp    udpSend
 	recv   udpReceive
 	parts  fragment.Table
+	echo   [1]hostsock.Datagram // of an echo socket
+	errs   errorState
 
 	fragmentID uint32 // of the packet that was cut last
 
@@ -186,6 +188,7 @@ type flowSlot struct {
 	local  netip.Addr     // UDP through a listener: the address of this machine that the peer asked
 	owner  int32          // UDP through a listener: the listener's number, else -1
 	tries  uint8          // TCP to the forwarder of DNS: how many resolvers were tried
+	told   fragmenting    // UDP, ICMP: what the host socket was told last
 	single bool           // UDP: the host socket takes no message that stands for several datagrams
 	size   int            // UDP: the longest message of those received last
 	last   int64          // when it was last used (UDP, ICMP)
@@ -467,6 +470,7 @@ func (w *Worker) frame(f *packet.Frame) {
 		whole, why := w.parts.Add(w.now, &w.pkt)
 		if r = why; whole != nil {
 			r = w.pkt.Parse(whole)
+			w.pkt.DF = false // the guest has cut it, and so may others
 		} else if r == stats.None {
 			return // more of it has to come
 		}

@@ -1,13 +1,13 @@
 package icmp
 
 import (
-	"bytes"
 	"encoding/binary"
 	"testing"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
-	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+	"pgregory.net/rapid"
 )
 
 func TestEchoRequest(t *testing.T) {
@@ -67,54 +67,25 @@ func TestIdent(t *testing.T) {
 	}
 }
 
-// Each errno has the code that a router would give, in either family; what is not known means that the host is not reached.
-func TestUnreachableCode(t *testing.T) {
-	for _, tc := range []struct {
-		err    unix.Errno
-		c4, c6 uint8
-	}{
-		{unix.ENETUNREACH, layers.ICMPv4CodeNet, layers.ICMPv6CodeNoRouteToDst},
-		{unix.ENETDOWN, layers.ICMPv4CodeNet, layers.ICMPv6CodeNoRouteToDst},
-		{unix.EHOSTUNREACH, layers.ICMPv4CodeHost, layers.ICMPv6CodeAddressUnreachable},
-		{unix.ETIMEDOUT, layers.ICMPv4CodeHost, layers.ICMPv6CodeAddressUnreachable},
-		{unix.ECONNREFUSED, layers.ICMPv4CodePort, layers.ICMPv6CodePortUnreachable},
-		{unix.EACCES, layers.ICMPv4CodeCommAdminProhibited, layers.ICMPv6CodeAdminProhibited},
-		{unix.EPERM, layers.ICMPv4CodeCommAdminProhibited, layers.ICMPv6CodeAdminProhibited},
-	} {
-		var b [1280]byte
-		if m := Unreachable(b[:], false, tc.err, nil); m[0] != layers.ICMPv4TypeDestinationUnreachable || m[1] != tc.c4 {
-			t.Errorf("%v: type %d, code %d, want code %d", tc.err, m[0], m[1], tc.c4)
+// A checksum that was right is right afterwards, whatever the identifiers.
+func TestSetIdentChecksum(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		b := rapid.SliceOfN(rapid.Byte(), 8, 40).Draw(t, "message")
+		b[2], b[3] = 0, 0
+		binary.BigEndian.PutUint16(b[2:], ^checksum.Checksum(b, 0))
+		SetIdent(b, rapid.Uint16().Draw(t, "identifier"))
+		if checksum.Checksum(b, 0) != 0xffff {
+			t.Fatalf("wrong checksum: % x", b)
 		}
-		if m := Unreachable(b[:], true, tc.err, nil); m[0] != layers.ICMPv6TypeDestinationUnreachable || m[1] != tc.c6 {
-			t.Errorf("%v, IPv6: type %d, code %d, want code %d", tc.err, m[0], m[1], tc.c6)
-		}
-	}
+	})
 }
 
-// An error quotes as much as fits the packet that any path carries, and leaves nothing of what the memory held before.
-func TestUnreachableQuotes(t *testing.T) {
-	quoted := make([]byte, 2000)
-	for i := range quoted {
-		quoted[i] = byte(i * 7)
-	}
-	for _, tc := range []struct {
-		v6        bool
-		n, length int
-	}{
-		{false, 0, 8}, {false, 28, 36}, {false, 548, 556}, {false, 549, 556}, {false, 2000, 556},
-		{true, 0, 8}, {true, 48, 56}, {true, 1232, 1240}, {true, 1233, 1240}, {true, 2000, 1240},
-	} {
-		b := bytes.Repeat([]byte{0xee}, 1280)
-		m := Unreachable(b, tc.v6, unix.ECONNREFUSED, quoted[:tc.n])
-		if len(m) != tc.length {
-			t.Errorf("quoting %d bytes makes %d, want %d", tc.n, len(m), tc.length)
-			continue
-		}
-		if !bytes.Equal(m[2:HeaderLen], make([]byte, 6)) {
-			t.Errorf("header % x", m[:HeaderLen])
-		}
-		if !bytes.Equal(m[HeaderLen:], quoted[:tc.length-HeaderLen]) {
-			t.Errorf("wrong quotation of %d bytes", tc.n)
+func TestPutRequest(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		b := []byte{9, 9, 9, 9, 9, 9, 9, 9, 9}
+		PutRequest(b, v6, 0x1234)
+		if !EchoRequest(v6, b[0], b[1]) || Ident(b) != 0x1234 || b[6] != 0 || b[8] != 9 {
+			t.Errorf("% x", b)
 		}
 	}
 }

@@ -165,7 +165,7 @@ func (h *Host) Accept(fd int) (conn int, peer, local netip.AddrPort, err hostsoc
 
 // Send implements hostsock.Host.
 func (h *Host) Send(fd int, bufs [][]byte) (int, hostsock.Errno) {
-	s, err := h.begin(Send, fd, TCP, Ping)
+	s, err := h.begin(Send, fd, TCP)
 	if err != 0 {
 		return 0, err
 	}
@@ -174,10 +174,6 @@ func (h *Host) Send(fd int, bufs [][]byte) (int, hostsock.Errno) {
 	}
 	data := slices.Concat(bufs[:min(len(bufs), maxPieces)]...)
 	asked := len(data)
-	if s.Kind == Ping && s.space != Unlimited && asked > s.space {
-		s.wantSpace = true
-		return 0, unix.EAGAIN
-	}
 	if s.MaxSend > 0 {
 		data = data[:min(len(data), s.MaxSend)]
 	}
@@ -194,16 +190,12 @@ func (h *Host) Send(fd int, bufs [][]byte) (int, hostsock.Errno) {
 
 // Recv implements hostsock.Host.
 func (h *Host) Recv(fd int, bufs [][]byte) (int, hostsock.Errno) {
-	s, err := h.begin(Recv, fd, TCP, Ping)
+	s, err := h.begin(Recv, fd, TCP)
 	if err != 0 {
 		return 0, err
 	}
 	if len(bufs) == 0 || len(bufs[0]) == 0 {
 		return 0, unix.EINVAL
-	}
-	if s.Kind == Ping {
-		n, _, err := s.takeMessage(bufs[0])
-		return min(n, len(bufs[0])), err
 	}
 	if len(s.in) > 0 {
 		return s.takeBytes(bufs), 0
@@ -306,7 +298,7 @@ func (h *Host) OpenUDP(from hostsock.Origin, to netip.AddrPort, dual bool) (int,
 // SendDatagrams implements hostsock.Host. A socket without enough space for a whole datagram takes no more. What stands for several is
 // recorded as these.
 func (h *Host) SendDatagrams(fd int, msgs []hostsock.Datagram) (int, hostsock.Errno) {
-	s, err := h.begin(SendDatagrams, fd, UDP)
+	s, err := h.begin(SendDatagrams, fd, UDP, Ping)
 	if err != 0 {
 		return 0, err
 	}
@@ -340,6 +332,9 @@ func (s *Socket) sendDatagram(d *hostsock.Datagram) hostsock.Errno {
 	if err := s.sendError(); err != 0 {
 		return err
 	}
+	if s.tooLong(step, d.V6) {
+		return unix.EMSGSIZE
+	}
 	if s.space != Unlimited && (s.space == 0 || len(data) > s.space) {
 		s.wantSpace = true
 		return unix.EAGAIN
@@ -355,7 +350,7 @@ func (s *Socket) sendDatagram(d *hostsock.Datagram) hostsock.Errno {
 
 // RecvDatagrams implements hostsock.Host.
 func (h *Host) RecvDatagrams(fd int, msgs []hostsock.Datagram) (int, hostsock.Errno) {
-	s, err := h.begin(RecvDatagrams, fd, UDP)
+	s, err := h.begin(RecvDatagrams, fd, UDP, Ping)
 	if err != 0 {
 		return 0, err
 	}
@@ -384,20 +379,6 @@ func (h *Host) RecvDatagrams(fd int, msgs []hostsock.Datagram) (int, hostsock.Er
 	return n, 0
 }
 
-// takeMessage copies one message into buf and answers its real length; a pending error comes first.
-func (s *Socket) takeMessage(buf []byte) (int, netip.AddrPort, hostsock.Errno) {
-	if err := s.takeError(); err != 0 {
-		return 0, netip.AddrPort{}, err
-	}
-	if len(s.messages) == 0 {
-		return 0, netip.AddrPort{}, unix.EAGAIN
-	}
-	m := s.messages[0]
-	s.messages = s.messages[1:]
-	copy(buf, m.data)
-	return len(m.data), m.from, 0
-}
-
 // OpenPing implements hostsock.Host.
 func (h *Host) OpenPing(id uint16, to netip.Addr) (int, hostsock.Errno) {
 	h.calls[OpenPing]++
@@ -407,4 +388,44 @@ func (h *Host) OpenPing(id uint16, to netip.Addr) (int, hostsock.Errno) {
 	s := newSocket(Ping)
 	s.ID, s.Peer = id, netip.AddrPortFrom(to, 0)
 	return h.open(s, hostsock.Origin{})
+}
+
+// DontFragment implements hostsock.Host.
+func (h *Host) DontFragment(fd int, v6, on bool) hostsock.Errno {
+	s, err := h.begin(DontFragment, fd, UDP, Ping)
+	if err == 0 {
+		s.whole[family(v6)] = on
+	}
+	return err
+}
+
+// QueueErrors implements hostsock.Host.
+func (h *Host) QueueErrors(fd int, _, _ bool) hostsock.Errno {
+	s, err := h.begin(QueueErrors, fd, UDP, Ping)
+	if err == 0 {
+		s.queues = true
+	}
+	return err
+}
+
+// RecvError implements hostsock.Host. What is pending otherwise is then what the next of them says, as the kernel has it.
+func (h *Host) RecvError(fd int, e *hostsock.SendError) hostsock.Errno {
+	s, err := h.begin(RecvError, fd, UDP, Ping)
+	if err != 0 {
+		return err
+	}
+	if len(s.errors) == 0 {
+		return unix.EAGAIN
+	}
+	data := e.Data
+	*e = s.errors[0]
+	s.errors = s.errors[1:]
+	e.Data, e.Len = data, copy(data, e.Data)
+	switch {
+	case len(s.errors) > 0 && s.errors[0].ICMP:
+		s.err = s.errors[0].Err
+	case e.ICMP:
+		s.err = 0
+	}
+	return 0
 }

@@ -46,11 +46,14 @@ const (
 	SendDatagrams
 	RecvDatagrams
 	OpenPing
+	DontFragment
+	QueueErrors
+	RecvError
 	numOps
 )
 
 var opNames = [numOps]string{"Watch", "Wait", "ConnectTCP", "ConnectResult", "ListenTCP", "Accept", "Send", "Recv", "Peek",
-	"ShutdownWrite", "OpenUDP", "SendDatagrams", "RecvDatagrams", "OpenPing"}
+	"ShutdownWrite", "OpenUDP", "SendDatagrams", "RecvDatagrams", "OpenPing", "DontFragment", "QueueErrors", "RecvError"}
 
 // String is the method's name.
 func (op Op) String() string { return opNames[op] }

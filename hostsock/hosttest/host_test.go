@@ -346,8 +346,10 @@ func TestOriginsAndEcho(t *testing.T) {
 		if h.Last().ID != 77 {
 			t.Errorf("identifier %d", h.Last().ID)
 		}
-		h.Send(ping, [][]byte{{types[0], 0, 0, 0, 0, 77, 0, 1}})
-		if n, err := h.Recv(ping, [][]byte{buf}); n != 8 || buf[0] != types[1] || err != 0 {
+		if err := sendTo(h, ping, [][]byte{{types[0], 0, 0, 0, 0, 77, 0, 1}}, netip.AddrPort{}); err != 0 {
+			t.Fatal(err)
+		}
+		if n, _, err := recvFrom(h, ping, buf); n != 8 || buf[0] != types[1] || err != 0 {
 			t.Errorf("ping echo % x, %v", buf[:n], err)
 		}
 		h.Close(ping)
@@ -370,8 +372,8 @@ func TestFullDatagramSocket(t *testing.T) {
 		if err := sendTo(h, fd, [][]byte{make([]byte, 6)}, netip.AddrPort{}); err != unix.EAGAIN {
 			t.Errorf("SendTo beyond the space: %v", err)
 		}
-		if n, err := h.Send(ping, [][]byte{make([]byte, 6)}); n != 0 || err != unix.EAGAIN {
-			t.Errorf("Send beyond the space = %d, %v", n, err)
+		if err := sendTo(h, ping, [][]byte{make([]byte, 6)}, netip.AddrPort{}); err != unix.EAGAIN {
+			t.Errorf("a request beyond the space: %v", err)
 		}
 	}
 	h.Socket(fd).SetSpace(6)

@@ -69,6 +69,8 @@ type Socket struct {
 	// MaxSend and MaxRecv limit what one Send takes and one Recv returns, in bytes; 0 is no limit. A Send that this
 	// cuts short leaves the socket writable.
 	MaxSend, MaxRecv int
+	// PathMTU is how many bytes of payload go to the peer in one piece: what is longer is refused where it may not be cut. 0 is no limit.
+	PathMTU int
 	// NoSegments has the socket refuse messages that stand for several datagrams.
 	NoSegments bool
 	// Echo sends everything back: a stream its bytes, UDP the datagram from where it was sent to, a ping socket the reply.
@@ -88,6 +90,10 @@ type Socket struct {
 	writeClosed bool           // ShutdownWrite was called
 	space       int            // bytes that may be sent, Unlimited
 	wantSpace   bool           // something waits for space: more of it is an event
+
+	whole  [2]bool              // DontFragment, by family
+	queues bool                 // QueueErrors was called
+	errors []hostsock.SendError // to be taken by RecvError
 
 	in       []byte    // received, to be read
 	urgent   int       // where in it urgent data is, counted from 1; 0: there is none
@@ -235,6 +241,47 @@ func (s *Socket) Unreachable(err hostsock.Errno) {
 	s.wake()
 }
 
+// Answer is what the network says to something that a UDP or ping socket has sent. e.Data is what it brings back of that. Without a queue
+// for it, it is an error that is pending, as Unreachable is.
+func (s *Socket) Answer(e hostsock.SendError) {
+	if s.queues {
+		e.ICMP, e.Len = true, len(e.Data)
+		e.Data = append([]byte(nil), e.Data...)
+		s.errors = append(s.errors, e)
+	}
+	s.err = e.Err
+	s.wake()
+}
+
+// Unheard is how many errors wait in the socket's queue.
+func (s *Socket) Unheard() int { return len(s.errors) }
+
+// Whole reports whether what the socket sends to a family of addresses has to stay whole.
+func (s *Socket) Whole(v6 bool) bool { return s.whole[family(v6)] }
+
+func family(v6 bool) int {
+	if v6 {
+		return 1
+	}
+	return 0
+}
+
+// tooLong refuses what is longer than the path and has to stay whole, as this machine does.
+func (s *Socket) tooLong(n int, v6 bool) bool {
+	if s.PathMTU == 0 || n <= s.PathMTU || !s.Whole(v6) {
+		return false
+	}
+	if s.queues {
+		head := 28
+		if v6 {
+			head = 48
+		}
+		s.errors = append(s.errors, hostsock.SendError{Err: unix.EMSGSIZE, Info: uint32(s.PathMTU + head), Peer: s.Peer})
+		s.wake()
+	}
+	return true
+}
+
 // Inbound lets a peer connect to a listener. The connection can be used at once; it gets its descriptor by Accept.
 func (s *Socket) Inbound(peer, local netip.AddrPort) *Socket {
 	c := newSocket(TCP)
@@ -273,7 +320,7 @@ func (s *Socket) state() (e hostsock.Event) {
 		e.Out = s.writeClosed || s.writable()
 		e.Hangup = s.peerEnded && s.writeClosed
 	}
-	e.Error = s.err != 0
+	e.Error = s.err != 0 || len(s.errors) > 0
 	return e
 }
 

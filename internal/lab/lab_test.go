@@ -392,3 +392,31 @@ func TestOpenEntersANamespaceOfOthers(t *testing.T) {
 		t.Errorf("a path that does not exist: %v", err)
 	}
 }
+
+// TestRoute checks that the end of a route is reached over as many routers as were asked for, and that a narrow link is noticed.
+func TestRoute(t *testing.T) {
+	l := newLab(t)
+	r, err := l.NewRoute(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.SetMTU(1, 1300); err != nil {
+		t.Fatal(err)
+	}
+	for _, end := range []string{lab.End4.Addr().String(), lab.End6.Addr().String()} {
+		// Inet and the two routers take one from the hop limit each.
+		for ttl, reached := range map[string]bool{"3": false, "4": true} {
+			out, err := l.Host.Command(lab.Root, "ping", "-n", "-c", "1", "-W", "2", "-t", ttl, end).CombinedOutput()
+			if (err == nil) != reached {
+				t.Errorf("%s with %s hops: %v: %s", end, ttl, err, out)
+			}
+		}
+		out, err := l.Host.Command(lab.Root, "ping", "-n", "-c", "1", "-W", "2", "-M", "do", "-s", "1400", end).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "1300") {
+			t.Errorf("%s over a link of 1300 bytes: %v: %s", end, err, out)
+		}
+	}
+	if _, err := l.NewRoute(0); err == nil {
+		t.Error("a route without a router was made")
+	}
+}
