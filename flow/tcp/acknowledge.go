@@ -42,7 +42,7 @@ func (c *Conn) acknowledgeSyn(env *Env, s *Segment) {
 	again := c.retries > 0
 	c.newAck(env, s, 1, &e)
 	c.sampleRTT(&e)
-	c.cc.begin(int64(c.mss), env.MaxFlight)
+	c.cc.begin(int64(c.mss), env.MaxFlight, c.far())
 	if again { // RFC 6298, 5.7, and RFC 5681, 3.1
 		c.rto = max(c.rto, lostSynRTO)
 		c.cc.cwnd = c.cc.mss
@@ -54,7 +54,8 @@ func (c *Conn) newAck(env *Env, s *Segment, ack int64, e *ackEvent) {
 	// The timestamp echoed is that of the segment that moved the acknowledgement, so it tells of the first record only. (One with
 	// SACK blocks alone echoes an older one.)
 	echo := c.sb.at(0).resent && c.has(useTimes) && s.HasTimes
-	e.spurious = echo && c.undo.firstAt != 0 && int32(s.TSEcr-c.clock(c.undo.firstAt)) < 0
+	// What an earlier recovery sent again, and was taken back, echoes a time before this one: it tells nothing of this one.
+	e.spurious = echo && c.undo.firstAt != 0 && c.sb.at(0).sentAt >= c.undo.firstAt && int32(s.TSEcr-c.clock(c.undo.firstAt)) < 0
 	for c.una < ack {
 		r := c.sb.at(0)
 		to := min(r.to, ack)

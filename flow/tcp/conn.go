@@ -148,6 +148,7 @@ type Conn struct {
 	dupAcks   int   // without SACK: segments that have arrived beyond una
 	undo      undo
 	sentAt    int64 // when data was last sent
+	pace      pacing
 
 	// Timestamps (RFC 7323).
 	tsRecent uint32

@@ -189,13 +189,14 @@ func (c *Conn) sendQueued(env *Env, snd Sender) bool {
 		c.cc.rest()
 	}
 	for c.sb.lost == 0 && c.sb.n < maxFrames {
-		n := c.mayFly(min(c.q.tail-c.nxt, c.guestEdge-c.nxt, int64(c.frameLen)))
-		if n <= 0 && !(c.has(hostEOF) && c.nxt == c.q.tail) {
+		n := max(c.mayFly(min(c.q.tail-c.nxt, c.guestEdge-c.nxt, c.paceFrame())), 0)
+		if n == 0 && !(c.has(hostEOF) && c.nxt == c.q.tail) || !c.mayLeave(env) {
 			break
 		}
-		if !c.sendNew(env, snd, max(n, 0)) {
+		if !c.sendNew(env, snd, n) {
 			return false
 		}
+		c.left(env, n)
 	}
 	return true
 }

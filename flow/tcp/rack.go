@@ -12,7 +12,7 @@ type rack struct {
 	min   int64 // shortest round-trip time of late, nanoseconds; 0: none
 
 	reordered  bool  // the path reorders
-	mult       int64 // the reordering window in quarters of min, less one
+	mult       int64 // the reordering window in quarters of a round trip, less one
 	persist    uint8 // recoveries until mult is forgotten
 	dsackRound int64 // offset at which the round ends in which a D-SACK raised mult, 0: none
 
@@ -92,7 +92,11 @@ func (c *Conn) reorderWindow() int64 {
 	if !k.reordered && (c.recovery != recoveryNone || c.sb.sacked >= int64(dupThresh*c.mss)) {
 		return 0
 	}
-	return min((k.mult+1)*k.min/4, c.srtt)
+	if k.mult > 0 {
+		// Not of min, as RFC 8985 has it: what overtakes others on a path that is known to reorder has the shortest round trips itself.
+		return min((k.mult+1)*c.srtt/4, c.srtt)
+	}
+	return k.min / 4
 }
 
 // detectLosses marks what is lost by now, and sets the timer for what will be if nothing is heard of it (RFC 8985, 6.2, step 5).

@@ -8,7 +8,7 @@ func narrow(w *world, times, sack bool) *subject {
 	return shaped(w, Config{MSS: 1000 + timesLen, ISS: 0x1000, TSBase: 77}, times, sack)
 }
 
-const roundTrip = 20 * millisecond
+const roundTrip = 3 * millisecond
 
 func shaped(w *world, cfg Config, times, sack bool) *subject {
 	w.t.Helper()
@@ -202,13 +202,13 @@ func TestReorderingWindow(t *testing.T) {
 	s := narrow(w, false, true)
 	s.acks(1, 0)
 	s.says(2000)
-	w.env.Now += millisecond
+	w.env.Now += roundTrip / 20
 	s.says(3000)
 	s.take()
 	w.env.Now += roundTrip
 	s.acks(1, 0, interval{2001, 3001}) // fewer than three segments: the window counts
 	s.none("one segment behind a hole")
-	if got, want := s.c.reorderAt-w.env.Now, roundTrip/4-millisecond; got != want {
+	if got, want := s.c.reorderAt-w.env.Now, roundTrip/4-roundTrip/20; got != want {
 		t.Errorf("the reordering timer runs for %d µs, want %d", got/1000, want/1000)
 	}
 	s.acks(2001, 0, interval{2001, 3001}) // late, not lost

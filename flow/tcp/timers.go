@@ -86,7 +86,7 @@ func (c *Conn) Deadline(env *Env) int64 {
 	if env.IdleLimit > 0 {
 		at = min(at, c.carried+env.IdleLimit)
 	}
-	for _, t := range [...]int64{c.rtoAt, c.tailAt, c.reorderAt, c.probeAt} {
+	for _, t := range [...]int64{c.rtoAt, c.tailAt, c.reorderAt, c.probeAt, c.pace.at} {
 		if t != 0 {
 			at = min(at, t)
 		}
@@ -110,6 +110,9 @@ func (c *Conn) keepaliveAt(env *Env) int64 {
 func (c *Conn) Timeout(env *Env) {
 	if c.state == Closed || c.state == Connecting {
 		return
+	}
+	if env.Now >= c.pace.at {
+		c.pace.at = 0
 	}
 	if c.reorderAt != 0 && env.Now >= c.reorderAt {
 		c.reorderTimeout(env)
