@@ -10,6 +10,7 @@ import (
 const (
 	vastaName  = "vasta"
 	vethName   = "veth"
+	routedName = "routed"
 	spliceName = "splice"
 	pastaName  = "pasta"
 	slirpName  = "slirp4netns"

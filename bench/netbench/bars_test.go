@@ -36,6 +36,7 @@ func fake(value func(load, subject string) []float64) *Results {
 		{Name: "newpasta", Class: ClassPeer, PastaLike: true},
 		{Name: vethName, Class: ClassYardstick},
 		{Name: spliceName, Class: ClassYardstick},
+		{Name: routedName, Class: ClassYardstick},
 	}}
 	for _, queues := range workerQueues {
 		r.Subjects = append(r.Subjects, SubjectInfo{Name: queuesName(queues), Class: ClassVariant})
@@ -183,7 +184,7 @@ func TestJudge(t *testing.T) {
 		{"a peer that had none", func(r *Results) {
 			// 1.5 times none would be none: what is counted is compared with one.
 			name := "tbf-" + throttled[0].name()
-			for who, n := range map[string]float64{vastaName: 2, vethName: 0} {
+			for who, n := range map[string]float64{vastaName: 2, vethName: 0, routedName: 2} {
 				for _, sample := range r.load(name).series(who).Samples {
 					sample.Extra[extraRetransmits] = n
 				}
@@ -318,7 +319,7 @@ func TestEveryBarCanBeMeasured(t *testing.T) {
 }
 
 func TestPeerNamesAreUnique(t *testing.T) {
-	for _, name := range []string{vastaName, pastaName, vethName, spliceName} {
+	for _, name := range []string{vastaName, pastaName, vethName, spliceName, routedName} {
 		o := Options{Vasta: "/bin/true", Peers: []Peer{{name, []string{"true"}}}}
 		if _, err := newSubjects(o, t.TempDir()); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)

@@ -82,8 +82,8 @@ type load struct {
 	alone     func(context.Context, *rig, *subject) (Sample, error)
 }
 
-// Predicates for load.who. Variants of vasta take part where they are named.
-func everybody(s *subject) bool      { return s.Class != ClassVariant }
+// Predicates for load.who. Variants of vasta, and the routed veth, take part where they are named.
+func everybody(s *subject) bool      { return s.Class != ClassVariant && s.Name != routedName }
 func toolsOnly(s *subject) bool      { return everybody(s) && s.Class != ClassYardstick }
 func notSplice(s *subject) bool      { return everybody(s) && s.Name != spliceName }
 func pastasAndVeth(s *subject) bool  { return s.PastaLike || s.Name == vethName }

@@ -64,28 +64,39 @@ func loadTable(r *Results, l *LoadResult) table {
 	return t
 }
 
-// groupTable shows loads of one table, each as a row, for vasta and for veth, which stands for the kernel's own TCP.
+// groupTable shows loads of one table, each as a row, for vasta and for the kernel's own TCP over veth, plain or routed.
 func groupTable(loads []LoadResult) table {
 	t := table{
 		title:  loads[0].Table + ", " + loads[0].Unit,
-		header: []string{"", "vasta", "slowest", "veth", "of veth", "beside vasta (worst round)", "beside veth (worst round)"},
+		header: []string{"", "vasta", "slowest", "beside vasta (worst round)"},
+	}
+	var yardsticks []string
+	for _, s := range loads[0].Series {
+		if s.Subject != vastaName {
+			yardsticks = append(yardsticks, s.Subject)
+			t.header = append(t.header, s.Subject, "of "+s.Subject, "beside "+s.Subject+" (worst round)")
+		}
 	}
 	for i := range loads {
 		l := &loads[i]
-		row := []string{l.Title, "not measured", "", "not measured", "", "", ""}
-		for k := range l.Series {
-			s := &l.Series[k]
-			at, beside := 1, 5
-			if s.Subject == vethName {
-				at, beside = 3, 6
-			}
-			if v := s.values(""); len(v) > 0 {
-				row[at], row[beside] = number(median(v)), extras(s)
-				if s.Subject == vastaName {
-					row[2], row[4] = number(statWorst.of(v, l.LowerIsBetter)), ratio(median(v), l, vethName)
+		row := []string{l.Title, "not measured", "", ""}
+		own := l.series(vastaName)
+		v := own.values("")
+		if len(v) > 0 {
+			row[1], row[2], row[3] = number(median(v)), number(statWorst.of(v, l.LowerIsBetter)), extras(own)
+		}
+		t.notes = append(t.notes, remarks(l.Title+", "+vastaName, own)...)
+		for _, name := range yardsticks {
+			s := l.series(name)
+			cells := []string{"not measured", "", ""}
+			if than := s.values(""); len(than) > 0 {
+				cells[0], cells[2] = number(median(than)), extras(s)
+				if len(v) > 0 {
+					cells[1] = ratio(median(v), l, name)
 				}
 			}
-			t.notes = append(t.notes, remarks(l.Title+", "+s.Subject, s)...)
+			row = append(row, cells...)
+			t.notes = append(t.notes, remarks(l.Title+", "+name, s)...)
 		}
 		t.rows = append(t.rows, row)
 	}

@@ -22,9 +22,10 @@ type rig struct {
 	lab         *lab.Lab
 	opts        Options
 	agentPath   string
-	hostServers servers    // what tools reach at their gateway
-	agents      []*session // load generators' servers and the relay
-	sessions    int        // of vasta so far, to name files by
+	hostServers servers        // what tools reach at their gateway
+	behind      *lab.Namespace // of the routed veth, nil until it is asked for
+	agents      []*session     // load generators' servers and the relay
+	sessions    int            // of vasta so far, to name files by
 	restore     func() error
 	say         func(format string, args ...any) // a line of progress
 }

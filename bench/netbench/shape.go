@@ -31,6 +31,11 @@ type shaper struct {
 // onLink is a shaper of the veth, at host's end.
 func (r *rig) onLink() shaper { return shaper{rig: r, device: lab.LinkName} }
 
+// onBehind is a shaper of the routed veth, at the end of the namespace behind host.
+func (r *rig) onBehind() shaper {
+	return shaper{rig: r, prefix: []string{"nsenter", "--net=" + r.behind.Path()}, device: lab.LinkName}
+}
+
 // onGuest is a shaper of the link of a tool's namespace, at the namespace's end. pid is a process in it.
 func (r *rig) onGuest(pid int, device string) shaper {
 	return shaper{rig: r, prefix: []string{"nsenter", fmt.Sprintf("--net=/proc/%d/ns/net", pid)}, device: device}

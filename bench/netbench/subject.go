@@ -52,7 +52,7 @@ func newSubjects(o Options, dir string) ([]*subject, error) {
 	subjects := []*subject{vastaSubject(vastaName, ClassVasta, bin), pastaSubject(Peer{pastaName, []string{"pasta"}}), slirpSubject()}
 	for _, p := range o.Peers {
 		for _, s := range subjects {
-			if s.Name == p.Name || p.Name == vethName || p.Name == spliceName {
+			if s.Name == p.Name || slices.Contains([]string{vethName, spliceName, routedName}, p.Name) {
 				return nil, fmt.Errorf("option --peer: the name %s is taken; give another", p.Name)
 			}
 		}
@@ -64,6 +64,7 @@ func newSubjects(o Options, dir string) ([]*subject, error) {
 	return append(subjects,
 		&subject{SubjectInfo: SubjectInfo{Name: vethName, Class: ClassYardstick}, open: openVeth},
 		&subject{SubjectInfo: SubjectInfo{Name: spliceName, Class: ClassYardstick}, open: openSplice},
+		&subject{SubjectInfo: SubjectInfo{Name: routedName, Class: ClassYardstick}, open: openRouted},
 	), nil
 }
 
@@ -221,17 +222,31 @@ func openSlirp(ctx context.Context, r *rig, _ *subject, mtu int) (*session, erro
 
 // openVeth makes an agent in host that talks to inet directly.
 func openVeth(ctx context.Context, r *rig, _ *subject, mtu int) (*session, error) {
-	return openAcross(ctx, r, servers{ns: r.lab.Inet, addr: lab.InetAddr4.Addr()}, iperfPort)
+	return openAcross(ctx, r, r.lab.Host, servers{ns: r.lab.Inet, addr: lab.InetAddr4.Addr()}, iperfPort)
+}
+
+// openRouted makes an agent in a namespace behind host, whose kernel routes what it says to inet. Like vasta's, and unlike that of a plain
+// veth, a sender in inet does not know what queues there are behind the next hop: the kernel lets go of a packet's socket where it routes
+// it, and cannot hold that back (TCP small queues).
+func openRouted(ctx context.Context, r *rig, _ *subject, _ int) (*session, error) {
+	if r.behind == nil {
+		ns, err := r.lab.AddBehind()
+		if err != nil {
+			return nil, err
+		}
+		r.behind = ns
+	}
+	return openAcross(ctx, r, r.behind, servers{ns: r.lab.Inet, addr: lab.InetAddr4.Addr()}, iperfPort)
 }
 
 // openSplice makes an agent in host that talks to inet's loopback through the
 // relay in inet.
 func openSplice(ctx context.Context, r *rig, _ *subject, mtu int) (*session, error) {
-	return openAcross(ctx, r, servers{ns: r.lab.Inet, addr: loopback}, relayPort)
+	return openAcross(ctx, r, r.lab.Host, servers{ns: r.lab.Inet, addr: loopback}, relayPort)
 }
 
-func openAcross(ctx context.Context, r *rig, behind servers, port uint16) (*session, error) {
-	x, err := startSession(r.lab.Host.CommandContext(ctx, lab.Root, r.agentArgv("session")...))
+func openAcross(ctx context.Context, r *rig, from *lab.Namespace, behind servers, port uint16) (*session, error) {
+	x, err := startSession(from.CommandContext(ctx, lab.Root, r.agentArgv("session")...))
 	if err != nil {
 		return nil, err
 	}

@@ -48,7 +48,8 @@ type Lab struct {
 
 	mu       sync.Mutex
 	commands map[*Cmd]struct{} // started and not yet waited for
-	opened   []*Namespace      // by Open
+	opened   []*Namespace      // by Open and AddBehind
+	behind   *Namespace        // by AddBehind
 	closed   bool
 }
 

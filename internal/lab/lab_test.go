@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -216,6 +217,38 @@ func TestSetMTUChangesBothEnds(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+	}
+}
+
+func TestNamespaceBehindHostReachesInet(t *testing.T) {
+	l := newLab(t)
+	behind, err := l.AddBehind()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.SetMTU(1500); err != nil {
+		t.Fatal(err)
+	}
+	for _, server := range []netip.Addr{lab.InetAddr4.Addr(), lab.InetAddr6.Addr(), lab.FarAddr4.Addr(), lab.FarAddr6.Addr()} {
+		listener, err := l.Inet.Listen("tcp", netip.AddrPortFrom(server, 7777).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := behind.Dial("tcp", listener.Addr().String(), time.Second)
+		if err != nil {
+			t.Errorf("%v: %v", server, err)
+		} else {
+			accepted, err := listener.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if from := accepted.RemoteAddr().(*net.TCPAddr).AddrPort().Addr(); from != lab.BehindAddr4.Addr() && from != lab.BehindAddr6.Addr() {
+				t.Errorf("%v: reached from %v: something on the way translates addresses", server, from)
+			}
+			accepted.Close()
+			conn.Close()
+		}
+		listener.Close()
 	}
 }
 

@@ -122,15 +122,23 @@ func (ns *Namespace) addDefaultRoutes(gateways ...netip.Addr) error {
 	})
 }
 
-// SetMTU sets the MTU, in bytes, of both ends of the veth.
+// SetMTU sets the MTU, in bytes, of both ends of the veth, and of that to the namespace behind host.
 func (l *Lab) SetMTU(mtu int) error {
-	for _, ns := range []*Namespace{l.Host, l.Inet} {
-		err := ns.withLink(LinkName, func(link netlink.Link) error { return netlink.LinkSetMTU(link, mtu) })
+	set := func(ns *Namespace, name string) error {
+		err := ns.withLink(name, func(link netlink.Link) error { return netlink.LinkSetMTU(link, mtu) })
 		if err != nil {
-			return fmt.Errorf("lab: MTU %d of %s in %s: %w", mtu, LinkName, ns.name, err)
+			return fmt.Errorf("lab: MTU %d of %s in %s: %w", mtu, name, ns.name, err)
 		}
+		return nil
 	}
-	return nil
+	l.mu.Lock()
+	behind := l.behind
+	l.mu.Unlock()
+	err := errors.Join(set(l.Host, LinkName), set(l.Inet, LinkName))
+	if behind != nil {
+		err = errors.Join(err, set(l.Host, behindName), set(behind, LinkName))
+	}
+	return err
 }
 
 // withLink runs fn inside the namespace with the named link.

@@ -38,6 +38,10 @@ func newNamespace(l *Lab, name string) (*Namespace, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lab: making namespace %s: %w", name, err)
 	}
+	// A router asks for its neighbours from its link-local address, which for the first seconds were tentative.
+	if err := ns.Sysctl("net.ipv6.conf.default.accept_dad", "0"); err != nil {
+		return nil, err
+	}
 	return ns, nil
 }
 

@@ -1,0 +1,75 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+)
+
+// Addresses of the namespace that is behind Host, and of Host on the link between them.
+var (
+	BehindAddr4 = netip.MustParsePrefix("203.0.113.2/24")
+	BehindAddr6 = netip.MustParsePrefix("2001:db8:b::2/64")
+
+	behindGateway4 = netip.MustParsePrefix("203.0.113.1/24")
+	behindGateway6 = netip.MustParsePrefix("2001:db8:b::1/64")
+)
+
+// behindName is Host's end of the link to the namespace behind it. The other end is LinkName.
+const behindName = "behind0"
+
+// AddBehind adds the namespace Behind, on a veth of its own behind Host, whose kernel routes between it and Inet as it does for the
+// containers of a privileged user. It is called once in a lab.
+func (l *Lab) AddBehind() (*Namespace, error) {
+	ns, err := newNamespace(l, "behind")
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	l.opened, l.behind = append(l.opened, ns), ns
+	l.mu.Unlock()
+	err = l.Host.Do(func() error {
+		return netlink.LinkAdd(&netlink.Veth{
+			LinkAttrs: netlink.LinkAttrs{Name: behindName, MTU: MTU},
+			PeerName:  LinkName, PeerMTU: MTU, PeerNamespace: netlink.NsFd(ns.file.Fd()),
+		})
+	})
+	if err == nil {
+		err = ns.configure(BehindAddr4, BehindAddr6)
+	}
+	if err == nil {
+		err = l.Host.withLink(behindName, func(link netlink.Link) error { return netlink.LinkSetUp(link) })
+	}
+	if err == nil {
+		err = l.Host.addAddresses(behindName, behindGateway4, behindGateway6)
+	}
+	if err == nil {
+		err = ns.addDefaultRoutes(behindGateway4.Addr(), behindGateway6.Addr())
+	}
+	if err == nil {
+		err = l.Inet.addRoutes(LinkName, map[netip.Prefix]netip.Addr{
+			BehindAddr4.Masked(): HostAddr4.Addr(), BehindAddr6.Masked(): HostAddr6.Addr(),
+		})
+	}
+	if err == nil {
+		err = errors.Join(l.Host.Sysctl("net.ipv4.ip_forward", "1"), l.Host.Sysctl("net.ipv6.conf.all.forwarding", "1"), ns.awaitLink())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lab: namespace behind host: %w", err)
+	}
+	return ns, nil
+}
+
+// addRoutes adds routes by way of gateways on the named link.
+func (ns *Namespace) addRoutes(name string, routes map[netip.Prefix]netip.Addr) error {
+	return ns.withLink(name, func(link netlink.Link) error {
+		for to, gw := range routes {
+			if err := netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(to), Gw: gw.AsSlice()}); err != nil {
+				return fmt.Errorf("route to %v via %v: %w", to, gw, err)
+			}
+		}
+		return nil
+	})
+}
