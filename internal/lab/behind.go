@@ -10,10 +10,10 @@ import (
 
 // Addresses of the namespace that is behind Host, and of Host on the link between them.
 var (
-	BehindAddr4 = netip.MustParsePrefix("203.0.113.2/24")
+	BehindAddr4 = netip.MustParsePrefix("203.0.113.130/25")
 	BehindAddr6 = netip.MustParsePrefix("2001:db8:b::2/64")
 
-	behindGateway4 = netip.MustParsePrefix("203.0.113.1/24")
+	behindGateway4 = netip.MustParsePrefix("203.0.113.129/25")
 	behindGateway6 = netip.MustParsePrefix("2001:db8:b::1/64")
 )
 
@@ -49,9 +49,7 @@ func (l *Lab) AddBehind() (*Namespace, error) {
 		err = ns.addDefaultRoutes(behindGateway4.Addr(), behindGateway6.Addr())
 	}
 	if err == nil {
-		err = l.Inet.addRoutes(LinkName, map[netip.Prefix]netip.Addr{
-			BehindAddr4.Masked(): HostAddr4.Addr(), BehindAddr6.Masked(): HostAddr6.Addr(),
-		})
+		err = l.Inet.addRoutes(LinkName, []netip.Prefix{BehindAddr4.Masked(), BehindAddr6.Masked()}, HostAddr4.Addr(), HostAddr6.Addr())
 	}
 	if err == nil {
 		err = errors.Join(l.Host.Sysctl("net.ipv4.ip_forward", "1"), l.Host.Sysctl("net.ipv6.conf.all.forwarding", "1"), ns.awaitLink())
@@ -60,16 +58,4 @@ func (l *Lab) AddBehind() (*Namespace, error) {
 		return nil, fmt.Errorf("lab: namespace behind host: %w", err)
 	}
 	return ns, nil
-}
-
-// addRoutes adds routes by way of gateways on the named link.
-func (ns *Namespace) addRoutes(name string, routes map[netip.Prefix]netip.Addr) error {
-	return ns.withLink(name, func(link netlink.Link) error {
-		for to, gw := range routes {
-			if err := netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(to), Gw: gw.AsSlice()}); err != nil {
-				return fmt.Errorf("route to %v via %v: %w", to, gw, err)
-			}
-		}
-		return nil
-	})
 }
