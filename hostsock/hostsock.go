@@ -48,6 +48,12 @@ type Host interface {
 	ConnectResult(fd int) Errno
 	// ListenTCP opens a listening socket. An IPv6 address accepts IPv6 only, except for [::] with dual set.
 	ListenTCP(at netip.AddrPort, device string, dual bool) (fd int, err Errno)
+	// BindTCP does the same without listening: until Listen, the kernel refuses connections, and nobody else can have the port.
+	BindTCP(at netip.AddrPort, device string, dual bool) (fd int, err Errno)
+	// Listen lets connections to a bound socket be accepted.
+	Listen(fd int) Errno
+	// Unlisten ends that: connections that were not accepted are reset, and further ones refused. The socket stays bound.
+	Unlisten(fd int) Errno
 	// Accept takes one connection. peer and local have IPv4-mapped addresses unmapped.
 	Accept(fd int) (conn int, peer, local netip.AddrPort, err Errno)
 	// Send writes the pieces in order, as one system call for up to 64 of them, and returns how many bytes were taken. The

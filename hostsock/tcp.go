@@ -62,6 +62,19 @@ func (s *System) ConnectResult(fd int) Errno {
 
 // ListenTCP implements Host.
 func (s *System) ListenTCP(at netip.AddrPort, device string, dual bool) (int, Errno) {
+	fd, err := s.BindTCP(at, device, dual)
+	if err != 0 {
+		return -1, err
+	}
+	if err = s.Listen(fd); err != 0 {
+		s.Close(fd)
+		return -1, err
+	}
+	return fd, 0
+}
+
+// BindTCP implements Host.
+func (s *System) BindTCP(at netip.AddrPort, device string, dual bool) (int, Errno) {
 	if !at.IsValid() {
 		return -1, unix.EINVAL
 	}
@@ -69,19 +82,19 @@ func (s *System) ListenTCP(at netip.AddrPort, device string, dual bool) (int, Er
 	if err != 0 {
 		return -1, err
 	}
-	if err = s.listenTCP(fd, at, device, dual); err != 0 {
+	if err = s.bindTCP(fd, at, device, dual); err != 0 {
 		s.Close(fd)
 		return -1, err
 	}
 	return fd, 0
 }
 
-func (s *System) listenTCP(fd int, at netip.AddrPort, device string, dual bool) Errno {
+func (s *System) bindTCP(fd int, at netip.AddrPort, device string, dual bool) Errno {
 	// Accepted connections inherit these, so that accepting costs no system call for them.
 	if err := s.streamOptions(fd); err != 0 {
 		return err
 	}
-	if err := s.setOption(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != 0 {
+	if err := s.reuse(fd, true); err != 0 {
 		return err
 	}
 	if err := s.only6(fd, at.Addr(), dual); err != 0 {
@@ -93,8 +106,36 @@ func (s *System) listenTCP(fd int, at netip.AddrPort, device string, dual bool) 
 	if err := s.bind(fd, at); err != 0 {
 		return err
 	}
+	return s.reuse(fd, false)
+}
+
+// reuse sets SO_REUSEADDR, which a listening socket needs for the sake of connections in TIME-WAIT. Of sockets that are bound and do not listen, all of
+// which have it, the first one to listen gets the port; so it is off meanwhile.
+func (s *System) reuse(fd int, on bool) Errno {
+	value := 0
+	if on {
+		value = 1
+	}
+	return s.setOption(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, value)
+}
+
+// Listen implements Host.
+func (s *System) Listen(fd int) Errno {
+	if err := s.reuse(fd, true); err != 0 {
+		return err
+	}
 	s.counters.Socket++
 	return listen(fd, backlog)
+}
+
+// Unlisten implements Host. Linux takes a listening socket that is shut down back to where it was before (inet_shutdown in net/ipv4/af_inet.c); a
+// port that was bound by its number stays bound.
+func (s *System) Unlisten(fd int) Errno {
+	s.counters.Socket++
+	if err := shutdown(fd, unix.SHUT_RD); err != 0 {
+		return err
+	}
+	return s.reuse(fd, false)
 }
 
 // Accept implements Host.

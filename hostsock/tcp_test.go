@@ -349,3 +349,49 @@ func TestListenFamilies(t *testing.T) {
 		t.Errorf("ListenTCP on no device = %d, %v", fd, err)
 	}
 }
+
+// TestListenLater: a bound socket keeps its port from others and refuses connections until it listens, and again when it does not any more;
+// connections that waited by then are reset.
+func TestListenLater(t *testing.T) {
+	for _, addr := range []netip.Addr{loopback4, loopback6} {
+		t.Run(addr.String(), func(t *testing.T) {
+			s := newSystem(t)
+			l, err := s.BindTCP(freePort(t, s, addr), "", false)
+			must(t, err, "BindTCP")
+			defer s.Close(l)
+			at := localAddr(t, l)
+			must(t, s.Watch(l, 7), "Watch")
+			refused := func() {
+				t.Helper()
+				c, err := s.ConnectTCP(hostsock.Origin{}, at)
+				if err == 0 {
+					err = s.ConnectResult(c)
+					s.Close(c)
+				}
+				if err != unix.ECONNREFUSED {
+					t.Errorf("connecting: %v, want refused", err)
+				}
+			}
+			refused()
+			if fd, err := s.ListenTCP(at, "", false); err != unix.EADDRINUSE {
+				t.Errorf("another socket for the port: %v", err)
+				s.Close(fd)
+			}
+			for range 2 {
+				must(t, s.Listen(l), "Listen")
+				c := connect(t, s, at)
+				conn, _, _, err := s.Accept(l)
+				must(t, err, "Accept")
+				s.Close(conn)
+				s.Close(c)
+				waits := connect(t, s, at)
+				must(t, s.Unlisten(l), "Unlisten")
+				if _, err := s.Recv(waits, [][]byte{make([]byte, 1)}); err != unix.ECONNRESET {
+					t.Errorf("a connection that waited: %v, want reset", err)
+				}
+				s.Close(waits)
+				refused()
+			}
+		})
+	}
+}

@@ -32,12 +32,18 @@ func Attach(target Target, cfg Config) (*Namespace, error) {
 	if err != nil {
 		return nil, err
 	}
-	tap, warnings, err := attach(target, path, stageConfig{Config: cfg, Attached: true})
+	s, err := attach(target, path, stageConfig{Config: cfg, Attached: true})
+	var sockets *Sockets
+	if err == nil {
+		if sockets, err = s.takeSockets(); err != nil {
+			closeAll(s.fds)
+		}
+	}
 	if err != nil {
 		watch.close()
 		return nil, err
 	}
-	return &Namespace{tap: tap, warnings: warnings, gone: watch.gone, watch: watch, attached: &attachment{target, path}}, nil
+	return &Namespace{tap: s.takeTAP(), warnings: s.ready.Warnings, sockets: sockets, gone: watch.gone, watch: watch, attached: &attachment{target, path}}, nil
 }
 
 // path returns the path of the network namespace.
@@ -61,16 +67,16 @@ type attachment struct {
 	path   string
 }
 
-// attach has a stage join the namespace and carry cfg out.
-func attach(target Target, path string, cfg stageConfig) (TAP, []string, error) {
+// attach has a stage join the namespace and carry cfg out. The stage has ended; what it has left is the caller's.
+func attach(target Target, path string, cfg stageConfig) (*stageProcess, error) {
 	netNS, err := openNamespace(path, unix.CLONE_NEWNET)
 	if err != nil {
-		return TAP{}, nil, err
+		return nil, err
 	}
 	defer netNS.Close()
 	userNS, err := owningUserNS(target, netNS)
 	if err != nil {
-		return TAP{}, nil, err
+		return nil, err
 	}
 
 	spec := rawfork.Spec{Path: procSelfExe, Argv: []string{stageName}, Env: stageEnv}
@@ -98,10 +104,10 @@ func attach(target Target, path string, cfg stageConfig) (TAP, []string, error) 
 		return pid, nil
 	})
 	if err != nil {
-		return TAP{}, nil, err
+		return nil, err
 	}
 	<-s.done // it has nothing more to do, and leaves no zombie
-	return s.takeTAP(), s.ready.Warnings, nil
+	return s, nil
 }
 
 // joinError names the namespace that could not be joined.

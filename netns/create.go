@@ -100,7 +100,26 @@ func Create(cfg Config) (*Namespace, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Namespace{tap: s.takeTAP(), warnings: s.ready.Warnings, stage: s, gone: s.done}, nil
+	sockets, err := s.takeSockets()
+	if err != nil {
+		s.kill()
+		closeAll(s.fds)
+		return nil, err
+	}
+	return &Namespace{tap: s.takeTAP(), warnings: s.ready.Warnings, sockets: sockets, stage: s, gone: s.done}, nil
+}
+
+// takeSockets hands the socket over that was asked for with Config.Sockets; nil if none was.
+func (s *stageProcess) takeSockets() (*Sockets, error) {
+	last := len(s.fds) - 1
+	if !s.ready.Sockets || last < 0 {
+		return nil, nil
+	}
+	sockets, err := newSockets(s.fds[last])
+	if err == nil {
+		s.fds = s.fds[:last]
+	}
+	return sockets, err
 }
 
 // takeTAP hands the TAP over.

@@ -17,6 +17,7 @@ import (
 type Namespace struct {
 	tap      TAP
 	warnings []string
+	sockets  *Sockets // nil when it was not asked for
 	gone     <-chan struct{}
 	stage    *stageProcess // nil when attached
 	watch    *watcher      // nil when created
@@ -30,6 +31,9 @@ func (n *Namespace) TAP() *TAP { return &n.tap }
 
 // Warnings lists what the machine refused and what follows from it, one line each; the network works all the same.
 func (n *Namespace) Warnings() []string { return n.warnings }
+
+// Sockets tells what listens inside; nil unless [Config].Sockets was set. It works until Close.
+func (n *Namespace) Sockets() *Sockets { return n.sockets }
 
 // Gone is closed when the namespace has ended: the stage's end when it was created; the end of Target.PID, or of the
 // path of Target.NetNS, when it was attached to.
@@ -125,6 +129,9 @@ func (n *Namespace) Signal(sig syscall.Signal) error {
 // caller has closed the TAP's descriptors by then. Gone tells of its end. Of an attached namespace Close only stops the
 // watching. The TAP's descriptors stay open.
 func (n *Namespace) Close() error {
+	if n.sockets != nil {
+		n.sockets.close()
+	}
 	if n.stage != nil {
 		n.stage.kill()
 		<-n.stage.ended

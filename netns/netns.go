@@ -46,6 +46,9 @@ type Config struct {
 	// Routes are added after the addresses, in an order in which each one's gateway is reachable.
 	Routes []Route
 
+	// Sockets asks for [Namespace.Sockets]. It keeps a namespace that was attached to from going before Close.
+	Sockets bool
+
 	// KeepID keeps the caller's user and group id inside instead of uid 0. Create only.
 	KeepID bool
 	// ResolvConf, when not nil, is what /etc/resolv.conf contains inside. Nothing is written to the host's file

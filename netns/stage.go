@@ -85,7 +85,15 @@ func (s *stage) run() error {
 		return err
 	}
 	ready := stageReady{Name: tap.Name, MAC: tap.MAC, MTU: tap.MTU, Offloads: tap.Offloads, Warnings: append(warnings, more...)}
-	if err := s.conn.send(kindReady, ready, tap.FDs...); err != nil || cfg.Attached {
+	fds := tap.FDs
+	if cfg.Sockets {
+		diag, err := openDiag()
+		if err != nil {
+			return err
+		}
+		ready.Sockets, fds = true, append(fds, diag)
+	}
+	if err := s.conn.send(kindReady, ready, fds...); err != nil || cfg.Attached {
 		return err
 	}
 	// The descriptors stay open here to the end, although nothing uses them: whoever closes the last one waits some 20 ms

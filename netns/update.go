@@ -52,7 +52,7 @@ func (n *Namespace) Update(u Update) error {
 
 // update has a stage of its own join the namespace again.
 func (a *attachment) update(u stageUpdate) error {
-	_, _, err := attach(a.target, a.path, stageConfig{Attached: true, Update: &u})
+	_, err := attach(a.target, a.path, stageConfig{Attached: true, Update: &u})
 	return err
 }
 

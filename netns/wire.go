@@ -42,6 +42,7 @@ type stageReady struct {
 	MAC      MAC
 	MTU      int
 	Offloads uint32
+	Sockets  bool // the last descriptor is for Sockets
 	Warnings []string
 }
 

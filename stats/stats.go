@@ -87,6 +87,7 @@ type Worker struct {
 	Evictions         [NumShortages]uint64 // idle flows ended to make room
 
 	TCPOpened, TCPAccepted, TCPClosed, TCPReset uint64
+	TCPAcceptsHeld                              uint64 // how often a forwarded port was left alone because too many connections waited for the guest
 	TCPRetransmits, TCPTimeouts                 uint64 // toward the guest: segments sent again, retransmission timers that ran out
 	TCPFastRecoveries, TCPTailProbes            uint64 // ... losses found by acknowledgements, tail loss probes sent
 	TCPUndone, TCPDSACKs                        uint64 // ... recoveries that were for nothing, D-SACKs received
@@ -106,6 +107,7 @@ type Worker struct {
 
 	// Levels at the time of the copy.
 	Flows, TCPFlows, UDPFlows, ICMPFlows uint64
+	TCPHalfOpen                          uint64 // of the TCP flows: accepted, and not answered by the guest yet
 	DNSFlows                             uint64 // sockets toward resolvers, and a timer for them
 	Promised, Held, Budget               uint64 // bytes: advertised to guests, queued for host sockets, limit
 	PagesInUse, FragsInUse               uint64
@@ -165,7 +167,7 @@ func (w Worker) MarshalJSON() ([]byte, error) {
 			"opened": w.TCPOpened, "accepted": w.TCPAccepted, "closed": w.TCPClosed, "reset": w.TCPReset,
 			"retransmits": w.TCPRetransmits, "timeouts": w.TCPTimeouts, "fast_recoveries": w.TCPFastRecoveries,
 			"tail_probes": w.TCPTailProbes, "undone": w.TCPUndone, "dsacks": w.TCPDSACKs, "out_of_order": w.TCPOutOfOrder,
-			"duplicate": w.TCPDuplicate, "held_bytes": w.TCPHeldBytes,
+			"duplicate": w.TCPDuplicate, "held_bytes": w.TCPHeldBytes, "accepts_held": w.TCPAcceptsHeld,
 		},
 		"udp":      map[string]uint64{"opened": w.UDPOpened, "closed": w.UDPClosed},
 		"handover": map[string]uint64{"out": w.HandedOver, "in": w.TakenOver},
@@ -177,6 +179,7 @@ func (w Worker) MarshalJSON() ([]byte, error) {
 		},
 		"levels": map[string]uint64{
 			"flows": w.Flows, "tcp_flows": w.TCPFlows, "udp_flows": w.UDPFlows, "icmp_flows": w.ICMPFlows, "dns_flows": w.DNSFlows,
+			"half_open":      w.TCPHalfOpen,
 			"promised_bytes": w.Promised, "held_bytes": w.Held, "budget_bytes": w.Budget,
 			"pages_in_use": w.PagesInUse, "fragments_in_use": w.FragsInUse,
 		},

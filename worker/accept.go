@@ -2,6 +2,8 @@ package worker
 
 import (
 	"net/netip"
+	"sync"
+	"sync/atomic"
 
 	"github.com/vasta-net/vasta/flow"
 	"github.com/vasta-net/vasta/hostsock"
@@ -13,16 +15,68 @@ import (
 // acceptRounds bounds the connections taken from one forwarded port in one iteration.
 const acceptRounds = 8
 
+// maxHalfOpen bounds the connections to one port of the guest that were accepted and that the guest has not answered yet, for all workers together.
+// Beyond it connections wait in the host's queue, where the kernel has its own means against a flood (SYN cookies), and the guest's budget is
+// not promised away.
+const maxHalfOpen = 512
+
+// halfOpen counts them, by the guest's port. It is shared by the workers: one accepts, another has the flow.
+type halfOpen struct {
+	once  sync.Once
+	ports *[1 << 16]atomic.Int32
+}
+
+// halfOpenTo is the count of one port.
+func (w *Worker) halfOpenTo(port uint16) *atomic.Int32 {
+	h := w.halfOpen
+	h.once.Do(func() { h.ports = new([1 << 16]atomic.Int32) })
+	return &h.ports[port]
+}
+
+// answeredHalf is called when the guest has answered a connection that was accepted, or when that is over.
+func (w *Worker) answeredHalf(f *flowSlot) {
+	f.half = false
+	w.Stats.TCPHalfOpen--
+	w.halfOpenTo(f.key.GuestPort).Add(-1)
+}
+
 // makeWaiting notes that something may wait at a forwarded port.
-func (w *Worker) makeWaiting(index int32) {
-	if int(index) < len(w.listeners) && !w.listeners[index].waiting {
-		w.listeners[index].waiting = true
+func (w *Worker) makeWaiting(index int32, gen uint32) {
+	if int(index) >= len(w.listeners) {
+		return
+	}
+	if l := &w.listeners[index]; l.gen&0xffffff == gen && !l.waiting && !l.held {
+		l.waiting = true
 		w.waiting = append(w.waiting, index)
 	}
 }
 
+// hold leaves a port alone for a while, because too many connections through it wait for the guest.
+func (w *Worker) hold(index int32) {
+	w.Stats.TCPAcceptsHeld++
+	w.listeners[index].held = true
+	w.held = append(w.held, index)
+	if w.heldUntil == 0 {
+		w.heldUntil = w.now + retryAccept
+	}
+}
+
+// release looks at the ports again that were left alone.
+func (w *Worker) release() {
+	w.heldUntil = 0
+	for _, i := range w.held {
+		l := &w.listeners[i]
+		l.held = false
+		w.makeWaiting(i, l.gen&0xffffff)
+	}
+	w.held = w.held[:0]
+}
+
 // serveListeners takes what waits at the forwarded ports, a batch from each in turn.
 func (w *Worker) serveListeners() {
+	if w.heldUntil != 0 && w.heldUntil <= w.now {
+		w.release()
+	}
 	if w.acceptAt > w.now {
 		return
 	}
@@ -32,12 +86,15 @@ func (w *Worker) serveListeners() {
 		i := w.waiting[k]
 		l := &w.listeners[i]
 		l.waiting = false
+		if !l.listening {
+			continue
+		}
 		accept := w.tcpAccept
 		if l.udp {
 			accept = w.udpAccept
 		}
 		if accept(i) {
-			w.makeWaiting(i)
+			w.makeWaiting(i, l.gen&0xffffff)
 		}
 	}
 	w.waiting = w.waiting[:copy(w.waiting, w.waiting[k:])]
@@ -46,7 +103,12 @@ func (w *Worker) serveListeners() {
 // tcpAccept takes connections from a forwarded TCP port, and reports whether there may be more.
 func (w *Worker) tcpAccept(index int32) (again bool) {
 	l := &w.listeners[index]
+	half := w.halfOpenTo(l.port.To)
 	for range acceptRounds {
+		if half.Load() >= maxHalfOpen {
+			w.hold(index)
+			return false
+		}
 		fd, peer, _, err := w.Host.Accept(l.fd)
 		switch err {
 		case 0:
@@ -82,6 +144,7 @@ func (w *Worker) tcpAccepted(l *listener, fd int, peer netip.AddrPort) {
 		return
 	}
 	key := flow.NewKey(packet.ProtoTCP, netip.AddrPortFrom(guest, l.port.To), from)
+	w.halfOpenTo(l.port.To).Add(1) // now, not when its worker takes it
 	if !w.passOn(fd, &key) {
 		w.tcpAdopt(fd, key)
 	}
@@ -101,8 +164,11 @@ func (w *Worker) tcpAdopt(fd int, key flow.Key) {
 	if reason != stats.None {
 		w.Stats.Drop(reason)
 		w.Host.Abort(fd)
+		w.halfOpenTo(key.GuestPort).Add(-1)
 		return
 	}
+	f.half = true
+	w.Stats.TCPHalfOpen++
 	if e := w.waits.find(&key); e != nil {
 		w.waits.forget(e)
 	}

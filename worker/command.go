@@ -101,9 +101,11 @@ func (w *Worker) Close() error {
 	}
 	w.closeDNS()
 	for _, l := range w.listeners {
-		w.Host.Close(l.fd)
+		if l.fd >= 0 {
+			w.Host.Close(l.fd)
+		}
 	}
-	w.listeners = nil
+	w.listeners, w.freeListeners = nil, nil
 	w.closeInbox()
 	w.recv.n = 0
 	w.keepPages(0)

@@ -69,9 +69,13 @@ func makeCrew(t TB, n int, edit func(*worker.Config)) *rig {
 }
 
 // newCrew is makeCrew for a test, at whose end it is closed and checked.
-func newCrew(t *testing.T, n int) *rig {
+func newCrew(t *testing.T, n int, edit ...func(*worker.Config)) *rig {
 	t.Helper()
-	r := makeCrew(t, n, func(*worker.Config) {})
+	r := makeCrew(t, n, func(c *worker.Config) {
+		for _, f := range edit {
+			f(c)
+		}
+	})
 	t.Cleanup(r.close)
 	return r
 }

@@ -23,6 +23,7 @@ type Group struct {
 	directory *flow.Directory
 	inboxes   []inbox
 
+	halfOpen    halfOpen
 	pingRefused atomic.Bool // the host forbids echo sockets, and one of the workers has said so
 }
 

@@ -170,8 +170,9 @@ func (w *Worker) closeInbox() {
 			break
 		}
 		if record[0] == noteAccepted {
-			fd, _ := decodeAccepted(record[noteBody:])
+			fd, key := decodeAccepted(record[noteBody:])
 			w.Host.Abort(fd)
+			w.halfOpenTo(key.GuestPort).Add(-1)
 		}
 	}
 	w.inbox.Release()

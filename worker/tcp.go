@@ -377,6 +377,9 @@ func (w *Worker) tcpOutput(f *flowSlot) bool {
 	w.tx.cur = &f.head
 	w.tx.ports = [2]uint16{f.key.PeerPort, f.key.GuestPort}
 	ok := c.Output(&w.env, w)
+	if f.half && c.State() != tcp.SynSent {
+		w.answeredHalf(f)
+	}
 	if c.ShutdownDue() {
 		if err := w.Host.ShutdownWrite(f.fd); err != 0 && err != unix.ENOTCONN {
 			w.hostFailed(f, err)

@@ -4,7 +4,6 @@ import (
 	"net/netip"
 
 	"github.com/vasta-net/vasta/flow"
-	"github.com/vasta-net/vasta/flow/forward"
 	"github.com/vasta-net/vasta/hostsock"
 	"github.com/vasta-net/vasta/packet"
 	"github.com/vasta-net/vasta/stats"
@@ -225,41 +224,6 @@ func (w *Worker) datagramFailed(f *flowSlot, err hostsock.Errno) (open bool) {
 		w.unreachable(f, err)
 	}
 	return true
-}
-
-// listener is one forwarded port.
-type listener struct {
-	fd      int
-	udp     bool
-	waiting bool // is in Worker.waiting
-	told    [2]fragmenting
-	port    forward.Port
-}
-
-// Forward opens a forwarded port. It is called before Run, or through Do.
-func (w *Worker) Forward(p forward.Port, udp bool) hostsock.Errno {
-	var fd int
-	var err hostsock.Errno
-	if udp {
-		fd, err = w.Host.OpenUDP(hostsock.Origin{Addr: p.Listen, Device: p.Device}, netip.AddrPort{}, p.Dual)
-	} else {
-		fd, err = w.Host.ListenTCP(p.Listen, p.Device, p.Dual)
-	}
-	if err != 0 {
-		return err
-	}
-	if udp {
-		err = w.Host.QueueErrors(fd, p.Listen.Addr().Is6(), p.Dual)
-	}
-	if err == 0 {
-		err = w.Host.Watch(fd, token(tokenListener, 0, int32(len(w.listeners))))
-	}
-	if err != 0 {
-		w.Host.Close(fd)
-		return err
-	}
-	w.listeners = append(w.listeners, listener{fd: fd, udp: udp, port: p})
-	return 0
 }
 
 // udpKey is the key of the flow of a host peer at a forwarded UDP port. It is not ok when the guest cannot be shown this peer.

@@ -134,10 +134,14 @@ type Worker struct {
 	inside       residence
 	spinner      spinner
 
-	listeners   []listener
-	waiting     []int32      // forwarded ports at which something may wait
-	acceptAt    int64        // when they are looked at again after descriptors or memory ran out; 0 for at once
-	pingRefused *atomic.Bool // and one of the group said so
+	listeners     []listener
+	freeListeners []int32 // places of ports that are not forwarded any more
+	waiting       []int32 // forwarded ports at which something may wait
+	acceptAt      int64   // when they are looked at again after descriptors or memory ran out; 0 for at once
+	held          []int32 // forwarded ports at which connections wait because the guest is behind
+	heldUntil     int64   // when they are looked at again; 0: there are none
+	halfOpen      *halfOpen
+	pingRefused   *atomic.Bool // and one of the group said so
 
 	mu       sync.Mutex
 	commands []func()
@@ -180,6 +184,7 @@ type flowSlot struct {
 	inLate   bool
 	inDirty  bool
 	answered bool
+	half     bool  // an accepted connection that the guest has not answered yet
 	failures uint8 // UDP, ICMP: how often in succession reading has failed
 
 	conn   tcp.Conn
@@ -250,9 +255,9 @@ func New(c Config) (*Worker, error) {
 		w.env.GapACKs = 1 // frames of a flow come by way of another worker for a moment, and so in another order
 	}
 	c.Stats.Budget = uint64(c.Budget)
-	w.pingRefused = new(atomic.Bool)
+	w.pingRefused, w.halfOpen = new(atomic.Bool), new(halfOpen)
 	if c.Group != nil {
-		w.pingRefused = &c.Group.pingRefused
+		w.pingRefused, w.halfOpen = &c.Group.pingRefused, &c.Group.halfOpen
 		w.inbox = &c.Group.inboxes[c.ID]
 		w.inbox.wakeFd = c.WakeFd
 	}
@@ -323,8 +328,10 @@ func (w *Worker) wait(limit int64) {
 		if w.linkFull || w.noMemory {
 			timeout = shorter(timeout, retryFull)
 		}
-		if w.acceptAt != 0 {
-			timeout = shorter(timeout, max(0, w.acceptAt-w.Clock()))
+		for _, at := range [...]int64{w.acceptAt, w.heldUntil} {
+			if at != 0 {
+				timeout = shorter(timeout, max(0, at-w.Clock()))
+			}
 		}
 		if w.idleSince != 0 {
 			timeout = shorter(timeout, trimAfter)
@@ -404,7 +411,7 @@ func (w *Worker) event(e *hostsock.Event) {
 	case tokenWake:
 		w.takeCommands() // the eventfd is not read: every write to it is an edge
 	case tokenListener:
-		w.makeWaiting(index)
+		w.makeWaiting(index, uint32(e.Token>>32)&0xffffff)
 	case tokenFlow:
 		if int(index) >= len(w.flows) {
 			return

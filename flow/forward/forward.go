@@ -81,6 +81,8 @@ type Port struct {
 	Dual   bool   // an unspecified IPv6 address listens for both families
 	Device string // only through this interface; "" for any
 	To     uint16
+	// Deferred: the port refuses connections until it is known that the guest takes them.
+	Deferred bool
 	// Optional: the port may be somebody else's, and is passed over then.
 	Optional bool
 }

@@ -139,19 +139,60 @@ func (h *Host) ConnectResult(fd int) hostsock.Errno {
 
 // ListenTCP implements hostsock.Host.
 func (h *Host) ListenTCP(at netip.AddrPort, device string, dual bool) (int, hostsock.Errno) {
-	h.calls[ListenTCP]++
-	if err := h.fail[ListenTCP].take(); err != 0 {
+	return h.listener(ListenTCP, at, device, dual)
+}
+
+// BindTCP implements hostsock.Host.
+func (h *Host) BindTCP(at netip.AddrPort, device string, dual bool) (int, hostsock.Errno) {
+	return h.listener(BindTCP, at, device, dual)
+}
+
+func (h *Host) listener(op Op, at netip.AddrPort, device string, dual bool) (int, hostsock.Errno) {
+	h.calls[op]++
+	if err := h.fail[op].take(); err != 0 {
 		return -1, err
 	}
 	s := newSocket(Listener)
-	s.Dual = dual
+	s.Dual, s.Listening = dual, op == ListenTCP
 	return h.open(s, hostsock.Origin{Addr: at, Device: device})
+}
+
+// Listen implements hostsock.Host.
+func (h *Host) Listen(fd int) hostsock.Errno {
+	s, err := h.begin(Listen, fd, Listener)
+	if err == 0 {
+		s.Listening = true
+	}
+	return err
+}
+
+// Unlisten implements hostsock.Host.
+func (h *Host) Unlisten(fd int) hostsock.Errno {
+	s, err := h.begin(Unlisten, fd, Listener)
+	if err != 0 {
+		return err
+	}
+	if !s.Listening {
+		return unix.ENOTCONN
+	}
+	s.Listening = false
+	for _, c := range s.waiting {
+		c.dead = true
+		c.end = aborted
+	}
+	s.waiting = nil
+	s.wake()
+	return 0
 }
 
 // Accept implements hostsock.Host.
 func (h *Host) Accept(fd int) (conn int, peer, local netip.AddrPort, err hostsock.Errno) {
 	s, err := h.begin(Accept, fd, Listener)
-	if err == 0 && len(s.waiting) == 0 {
+	switch {
+	case err != 0:
+	case !s.Listening:
+		err = unix.EINVAL
+	case len(s.waiting) == 0:
 		err = unix.EAGAIN
 	}
 	if err != 0 {

@@ -37,6 +37,9 @@ const (
 	ConnectTCP
 	ConnectResult
 	ListenTCP
+	BindTCP
+	Listen
+	Unlisten
 	Accept
 	Send
 	Recv
@@ -52,7 +55,7 @@ const (
 	numOps
 )
 
-var opNames = [numOps]string{"Watch", "Wait", "ConnectTCP", "ConnectResult", "ListenTCP", "Accept", "Send", "Recv", "Peek",
+var opNames = [numOps]string{"Watch", "Wait", "ConnectTCP", "ConnectResult", "ListenTCP", "BindTCP", "Listen", "Unlisten", "Accept", "Send", "Recv", "Peek",
 	"ShutdownWrite", "OpenUDP", "SendDatagrams", "RecvDatagrams", "OpenPing", "DontFragment", "QueueErrors", "RecvError"}
 
 // String is the method's name.

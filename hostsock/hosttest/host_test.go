@@ -149,6 +149,9 @@ func TestEveryMethodCanFail(t *testing.T) {
 		hosttest.ConnectTCP:    func() hostsock.Errno { _, err := h.ConnectTCP(hostsock.Origin{}, there); return err },
 		hosttest.ConnectResult: func() hostsock.Errno { return h.ConnectResult(tcp) },
 		hosttest.ListenTCP:     func() hostsock.Errno { _, err := h.ListenTCP(here, "", false); return err },
+		hosttest.BindTCP:       func() hostsock.Errno { _, err := h.BindTCP(here, "", false); return err },
+		hosttest.Listen:        func() hostsock.Errno { return h.Listen(listener) },
+		hosttest.Unlisten:      func() hostsock.Errno { return h.Unlisten(listener) },
 		hosttest.Accept:        func() hostsock.Errno { _, _, _, err := h.Accept(listener); return err },
 		hosttest.Send:          func() hostsock.Errno { _, err := h.Send(tcp, [][]byte{{1}}); return err },
 		hosttest.Recv:          func() hostsock.Errno { _, err := h.Recv(tcp, [][]byte{make([]byte, 1)}); return err },
@@ -312,6 +315,37 @@ func TestListener(t *testing.T) {
 	if second.Closed() {
 		t.Error("a connection that was not accepted was closed")
 	}
+}
+
+// TestListenLater: a bound socket refuses connections until it listens, and again when it does not any more.
+func TestListenLater(t *testing.T) {
+	h := hosttest.New()
+	l, err := h.BindTCP(netip.MustParseAddrPort("[::]:80"), "", true)
+	if err != 0 {
+		t.Fatal(err)
+	}
+	ls := h.Socket(l)
+	if !ls.Inbound(there, here).Aborted() {
+		t.Error("a socket that does not listen takes a connection")
+	}
+	if _, _, _, err := h.Accept(l); err != unix.EINVAL {
+		t.Errorf("Accept before Listen: %v", err)
+	}
+	if err := h.Listen(l); err != 0 {
+		t.Fatal(err)
+	}
+	waits := ls.Inbound(there, here)
+	if waits.Aborted() {
+		t.Error("a listening socket refuses a connection")
+	}
+	if err := h.Unlisten(l); err != 0 || !waits.Aborted() || !ls.Inbound(there, here).Aborted() {
+		t.Errorf("Unlisten: %v, the waiting connection aborted: %v", err, waits.Aborted())
+	}
+	if err := h.Unlisten(l); err != unix.ENOTCONN {
+		t.Errorf("Unlisten twice: %v", err)
+	}
+	h.Close(l)
+	h.Check(t)
 }
 
 func TestOriginsAndEcho(t *testing.T) {

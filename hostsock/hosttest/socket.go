@@ -63,8 +63,10 @@ type Socket struct {
 	Local  netip.AddrPort // as asked for, with a port; invalid for none
 	Peer   netip.AddrPort // who it is connected to, or came from; invalid for none
 	Device string
-	Dual   bool   // as asked for
-	ID     uint16 // of a ping socket, as asked for
+	Dual   bool // as asked for
+
+	Listening bool   // a listener: it takes connections
+	ID        uint16 // of a ping socket, as asked for
 
 	// MaxSend and MaxRecv limit what one Send takes and one Recv returns, in bytes; 0 is no limit. A Send that this
 	// cuts short leaves the socket writable.
@@ -282,10 +284,15 @@ func (s *Socket) tooLong(n int, v6 bool) bool {
 	return true
 }
 
-// Inbound lets a peer connect to a listener. The connection can be used at once; it gets its descriptor by Accept.
+// Inbound lets a peer connect to a listener. The connection can be used at once; it gets its descriptor by Accept. One that does not listen refuses
+// it, and it counts as aborted.
 func (s *Socket) Inbound(peer, local netip.AddrPort) *Socket {
 	c := newSocket(TCP)
 	c.host, c.Peer, c.Local, c.end = s.host, peer, local, unaccepted
+	if !s.Listening {
+		c.dead, c.end = true, aborted
+		return c
+	}
 	s.waiting = append(s.waiting, c)
 	s.wake()
 	return c
@@ -305,7 +312,7 @@ func (s *Socket) wake() {
 func (s *Socket) state() (e hostsock.Event) {
 	switch {
 	case s.Kind == Listener:
-		e.In = len(s.waiting) > 0
+		e.In, e.Out, e.Hangup = len(s.waiting) > 0, !s.Listening, !s.Listening
 		return e
 	case s.Kind != TCP:
 		e.In = len(s.messages) > 0

@@ -52,6 +52,11 @@ func run(o *options.Options, p *plan, argv, env []string) (status int, err error
 	n.start()
 	defer func() { err = errors.Join(err, n.finish(o)) }()
 	announce(log, p, ns)
+	ports, err := watchPorts(o, p, ns, n)
+	if err != nil {
+		return exitFailure, err
+	}
+	defer ports.stop()
 	defer follow(o, p, ns, n).stop()
 	// Whoever is told that the network is ready may send signals from then on.
 	signals := make(chan os.Signal, 16)
@@ -147,6 +152,11 @@ func Attach(o *options.Options) (status int, err error) {
 	n.start()
 	defer func() { err = errors.Join(err, n.finish(o)) }()
 	announce(log, p, ns)
+	ports, err := watchPorts(o, p, ns, n)
+	if err != nil {
+		return exitFailure, err
+	}
+	defer ports.stop()
 	defer follow(o, p, ns, n).stop()
 	if err := ready(o); err != nil {
 		return exitFailure, err

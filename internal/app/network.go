@@ -60,9 +60,11 @@ type network struct {
 	group   *worker.Group // nil for one worker
 	members []*member
 	pcap    *pcap.Writer
-	idle    *time.Timer   // gives memory back once all workers are idle
-	done    chan struct{} // closed when all workers have ended
-	result  error         // of the first worker that ended by itself, once done is closed
+
+	deferred []deferredPort // forwarded ports that listen only while the guest does
+	idle     *time.Timer    // gives memory back once all workers are idle
+	done     chan struct{}  // closed when all workers have ended
+	result   error          // of the first worker that ended by itself, once done is closed
 }
 
 // member is one worker and what is its alone.

@@ -12,12 +12,18 @@ import (
 )
 
 // minFlows is how many descriptors forwarded ports leave for flows at least.
-const minFlows = 64
+const minFlows = 8
 
 // forwards plans the forwarded ports.
 func (p *plan) forwards(o *options.Options) {
 	p.ports.tcp = p.forwarded(o.Ports.TCP)
 	p.ports.udp = p.forwarded(o.Ports.UDP)
+	if o.Ports.WhenReady {
+		for i := range p.ports.tcp {
+			p.ports.tcp[i].Deferred = true
+		}
+	}
+	p.inside.Sockets = o.Ports.WhenReady || o.Ports.AutoTCP || o.Ports.AutoUDP
 }
 
 func (p *plan) forwarded(rules []options.PortRule) (ports []forward.Port) {
@@ -71,6 +77,9 @@ func clientPorts() (low, high uint16) {
 // roomForPorts says in one line when the process may not have as many descriptors as the forwarded ports need.
 func (p *plan) roomForPorts(workers int) error {
 	tcp, udp := len(p.ports.tcp), len(p.ports.udp)
+	if tcp+udp == 0 {
+		return nil
+	}
 	have := descriptorLimit()
 	if need := uint64(tcp + udp + ownDescriptors + (workers-1)*workerDescriptors + minFlows); need > have {
 		option := "-t"
@@ -102,7 +111,8 @@ func (n *network) openPorts(p *plan) error {
 	}{{"-t", false, p.ports.tcp}, {"-u", true, p.ports.udp}} {
 		opened, passed := 0, error(nil)
 		for _, port := range l.ports {
-			errno := n.members[next%len(n.members)].worker.Forward(port, l.udp)
+			m := n.members[next%len(n.members)]
+			errno := m.worker.Forward(port, l.udp)
 			if errno != 0 {
 				err := portError(l.option, port, errno)
 				if !port.Optional || !taken(errno) {
@@ -114,6 +124,9 @@ func (n *network) openPorts(p *plan) error {
 			}
 			opened++
 			next++
+			if port.Deferred {
+				n.deferred = append(n.deferred, deferredPort{port, m})
+			}
 		}
 		if opened == 0 && passed != nil {
 			return passed

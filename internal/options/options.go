@@ -146,6 +146,10 @@ type Mapping struct {
 // have the same address and interface.
 type Ports struct {
 	TCP, UDP []PortRule
+	// AutoTCP and AutoUDP forward what the namespace listens on, under the same port; there are no rules then.
+	AutoTCP, AutoUDP bool
+	// WhenReady has TCP ports refuse connections as long as the namespace does not listen on what they lead to.
+	WhenReady bool
 }
 
 // Filter switches handlers of the link off.

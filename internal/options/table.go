@@ -130,14 +130,17 @@ var Table = []Option{
 	{Name: "map-guest-addr", Arg: RequiredArg, ArgName: "ADDR|none", Section: SectionHost, Commands: network,
 		Help: "Address inside that leads to the host's own copy of the namespace's address, once for each family", Default: "none",
 		set: setMapGuestAddr},
-	{Name: "tcp-ports", Short: 't', Arg: RequiredArg, ArgName: "PORTS|all|none", Section: SectionHost, Commands: network,
+	{Name: "tcp-ports", Short: 't', Arg: RequiredArg, ArgName: "PORTS|all|auto|none", Section: SectionHost, Commands: network,
 		Help: "TCP ports of the host that lead into the namespace: [ADDR][%IF]/PORT[-PORT][:PORT[-PORT]],~PORT[-PORT],...; may be repeated. " +
-			"\"all\", and a list of nothing but ~PORTs, means all that are free, without those the kernel gives to clients",
+			"\"all\", and a list of nothing but ~PORTs, means all that are free, without those the kernel gives to clients; \"auto\", those that the namespace listens on",
 		Default: "none",
-		set:     func(p *parser, f found) error { return addPorts(&p.Ports.TCP, &p.noTCP, f) }},
-	{Name: "udp-ports", Short: 'u', Arg: RequiredArg, ArgName: "PORTS|all|none", Section: SectionHost, Commands: network,
-		Help: "UDP ports of the host that lead into the namespace; may be repeated", Default: "none",
-		set: func(p *parser, f found) error { return addPorts(&p.Ports.UDP, &p.noUDP, f) }},
+		set:     func(p *parser, f found) error { return addPorts(&p.Ports.TCP, &p.noTCP, &p.Ports.AutoTCP, f) }},
+	{Name: "udp-ports", Short: 'u', Arg: RequiredArg, ArgName: "PORTS|all|auto|none", Section: SectionHost, Commands: network,
+		Help: "UDP ports of the host that lead into the namespace, in the same form; may be repeated", Default: "none",
+		set: func(p *parser, f found) error { return addPorts(&p.Ports.UDP, &p.noUDP, &p.Ports.AutoUDP, f) }},
+	{Name: "listen-when-ready", Section: SectionHost, Commands: network,
+		Help: "Refuse connections to forwarded TCP ports as long as nothing in the namespace listens on what they lead to", Default: "accepted, and reset then",
+		set: flag(func(p *parser) { p.Ports.WhenReady = true })},
 	{Name: "tcp-ns", Short: 'T', Arg: RequiredArg, ArgName: "none", Section: SectionHost, Commands: network,
 		Help: "TCP ports of the namespace's loopback that lead to the host's: none yet", set: setOnlyNone},
 	{Name: "udp-ns", Short: 'U', Arg: RequiredArg, ArgName: "none", Section: SectionHost, Commands: network,
@@ -332,14 +335,16 @@ func setMapGuestAddr(p *parser, f found) error {
 	return err
 }
 
-// addPorts adds the rules of one list to a protocol's, of which none is set when the list was "none".
-func addPorts(rules *[]PortRule, none *bool, f found) error {
-	if f.arg == "none" {
-		*none = true
-		return notBoth(*none, len(*rules))
+// addPorts adds the rules of one list to a protocol's, of which none or auto is set when the list was such a word. Each of the three excludes
+// the others.
+func addPorts(rules *[]PortRule, none, auto *bool, f found) error {
+	*none = *none || f.arg == "none"
+	*auto = *auto || f.arg == "auto"
+	if *none && *auto {
+		return errors.New("none and auto exclude each other")
 	}
-	if f.arg == "auto" {
-		return errors.New("vasta does not look for ports by itself yet; name them, or say all")
+	if f.arg == "none" || f.arg == "auto" {
+		return alone(*none, *auto, len(*rules))
 	}
 	list, err := ParsePorts(f.arg)
 	if err != nil {
@@ -350,7 +355,15 @@ func addPorts(rules *[]PortRule, none *bool, f found) error {
 			return err
 		}
 	}
-	return notBoth(*none, len(*rules))
+	return alone(*none, *auto, len(*rules))
+}
+
+// alone refuses a list of ports beside none or auto.
+func alone(none, auto bool, rules int) error {
+	if auto && rules > 0 {
+		return errors.New("auto and a list of ports exclude each other")
+	}
+	return notBoth(none, rules)
 }
 
 func setOnlyNone(_ *parser, f found) error {

@@ -1,0 +1,117 @@
+package worker
+
+import (
+	"net/netip"
+
+	"github.com/vasta-net/vasta/flow/forward"
+	"github.com/vasta-net/vasta/hostsock"
+	"github.com/vasta-net/vasta/stats"
+)
+
+// listener is one forwarded port.
+type listener struct {
+	fd        int    // -1: a place that is free
+	gen       uint32 // tells events of an earlier port in this place
+	udp       bool
+	listening bool // connections and datagrams come
+	waiting   bool // is in Worker.waiting
+	held      bool // is in Worker.held
+	told      [2]fragmenting
+	port      forward.Port
+}
+
+// Forward opens a forwarded port. One that is not Ready yet is bound only: connections are refused until SetReady. It is called before Run, or
+// through Do.
+func (w *Worker) Forward(p forward.Port, udp bool) hostsock.Errno {
+	var fd int
+	var err hostsock.Errno
+	switch {
+	case udp:
+		fd, err = w.Host.OpenUDP(hostsock.Origin{Addr: p.Listen, Device: p.Device}, netip.AddrPort{}, p.Dual)
+	case p.Deferred:
+		fd, err = w.Host.BindTCP(p.Listen, p.Device, p.Dual)
+	default:
+		fd, err = w.Host.ListenTCP(p.Listen, p.Device, p.Dual)
+	}
+	if err != 0 {
+		return err
+	}
+	if len(w.freeListeners) == 0 {
+		w.listeners = append(w.listeners, listener{fd: -1})
+		w.freeListeners = append(w.freeListeners, int32(len(w.listeners)-1))
+	}
+	last := len(w.freeListeners) - 1
+	index := w.freeListeners[last]
+	l := &w.listeners[index]
+	if udp {
+		err = w.Host.QueueErrors(fd, p.Listen.Addr().Is6(), p.Dual)
+	}
+	if err == 0 {
+		err = w.Host.Watch(fd, token(tokenListener, l.gen, index))
+	}
+	if err != 0 {
+		w.Host.Close(fd)
+		return err
+	}
+	w.freeListeners = w.freeListeners[:last]
+	if !udp {
+		w.halfOpenTo(p.To) // so that its memory is there before the first connection
+	}
+	*l = listener{fd: fd, gen: l.gen, udp: udp, listening: udp || !p.Deferred, waiting: l.waiting, held: l.held, port: p}
+	return 0
+}
+
+// findListener returns the place of a port; -1 if it is not forwarded here.
+func (w *Worker) findListener(p *forward.Port, udp bool) int32 {
+	for i := range w.listeners {
+		if l := &w.listeners[i]; l.fd >= 0 && l.udp == udp && l.port.Listen == p.Listen && l.port.Device == p.Device {
+			return int32(i)
+		}
+	}
+	return -1
+}
+
+// Unforward closes a forwarded port, and reports false if this worker does not have it. TCP connections go on; UDP flows, which use the port
+// itself, end. It is called before Run, or through Do.
+func (w *Worker) Unforward(p forward.Port, udp bool) bool {
+	index := w.findListener(&p, udp)
+	if index < 0 {
+		return false
+	}
+	if udp {
+		w.flushUDP()
+		if w.udpPending() && w.recv.listener == index {
+			w.Stats.Drops[stats.LinkFull] += uint64(w.recv.n - w.recv.at)
+			w.recv.at = w.recv.n
+		}
+		for _, f := range w.flows {
+			if f.kind == udpFlow && f.owner == index {
+				w.closeDatagram(f)
+			}
+		}
+	}
+	l := &w.listeners[index]
+	w.Host.Close(l.fd)
+	l.fd, l.listening = -1, false
+	l.gen++
+	w.freeListeners = append(w.freeListeners, index)
+	return true
+}
+
+// SetReady says whether the guest takes connections at the port that a deferred port leads to. It is called before Run, or through Do.
+func (w *Worker) SetReady(p forward.Port, ready bool) hostsock.Errno {
+	index := w.findListener(&p, false)
+	if index < 0 || w.listeners[index].listening == ready {
+		return 0
+	}
+	l := &w.listeners[index]
+	act := w.Host.Unlisten
+	if ready {
+		act = w.Host.Listen
+	}
+	err := act(l.fd)
+	if err == 0 {
+		l.listening = ready
+	}
+	return err
+}
