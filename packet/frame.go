@@ -13,6 +13,9 @@ type Frame struct {
 	Hdr  NetHdr
 	Bufs [][]byte
 	Len  int // sum of the lengths of Bufs
+
+	room []byte // the memory that Bufs[0] lies in; see SetRoom
+	at   int    // where it begins in it
 }
 
 // CopyAt copies the bytes from off on into dst and returns how many there were.

@@ -1,0 +1,364 @@
+package net
+
+import (
+	"sync"
+
+	"github.com/vasta-net/vasta/packet"
+	"github.com/vasta-net/vasta/virtio/queue"
+)
+
+// DevicePair is the device's side of a queue pair: Take and Done for what the driver sends, Deliver for what it is to receive. Take and Deliver may be
+// called by two goroutines; each by one.
+type DevicePair struct {
+	Index  int
+	OnKick func() // called when the driver wants the device's attention, from the driver's goroutine; set before the driver starts
+
+	d  *Device
+	tx deviceTx
+	rx deviceRx
+}
+
+func newDevicePair(d *Device, i int) *DevicePair { return &DevicePair{Index: i, d: d} }
+
+// start gives the pair its rings.
+func (p *DevicePair) start(f Features, m *queue.Memory, rx, tx attached) error {
+	rxq, err := queue.NewDevice(queue.DeviceConfig{Ring: rx.ring, Memory: m})
+	if err != nil {
+		return err
+	}
+	txq, err := queue.NewDevice(queue.DeviceConfig{Ring: tx.ring, Memory: m})
+	if err != nil {
+		return err
+	}
+	p.tx.mu.Lock()
+	p.tx.vq, p.tx.call, p.tx.hdr, p.tx.features, p.tx.err = txq, tx.call, f.hdrLen(), f, nil
+	p.tx.mu.Unlock()
+	p.rx.mu.Lock()
+	p.rx.vq, p.rx.call, p.rx.hdr, p.rx.merge, p.rx.err = rxq, rx.call, f.hdrLen(), f.Has(MrgRxbuf), nil
+	p.rx.have, p.rx.next = 0, 0
+	p.rx.chains = make([]queue.Chain, min(rx.ring.Size, maxTaken))
+	p.rx.mu.Unlock()
+	return nil
+}
+
+// stop takes the rings away.
+func (p *DevicePair) stop() {
+	p.tx.mu.Lock()
+	p.tx.vq = nil
+	p.tx.mu.Unlock()
+	p.rx.mu.Lock()
+	p.rx.vq = nil
+	p.rx.mu.Unlock()
+}
+
+func (p *DevicePair) setMemory(m *queue.Memory) {
+	p.tx.mu.Lock()
+	if p.tx.vq != nil {
+		p.tx.vq.SetMemory(m)
+	}
+	p.tx.mu.Unlock()
+	p.rx.mu.Lock()
+	if p.rx.vq != nil {
+		p.rx.untake()
+		p.rx.vq.SetMemory(m)
+	}
+	p.rx.mu.Unlock()
+}
+
+// DeviceStats count what a device's side of a pair did.
+type DeviceStats struct {
+	Taken, Delivered uint64 // frames
+	Short, Long      uint64 // frames from the driver shorter than their headers, or longer than any may be
+	BadHeader        uint64 // ... with a header that was not negotiated
+	NoBuffer         uint64 // frames toward the driver for which no buffer was posted
+	TooLong          uint64 // ... that are longer than the buffers
+	Calls            uint64
+}
+
+// maxTaken bounds the chains that are taken at once.
+const maxTaken = 256
+
+// deviceTx is the driver's transmit queue.
+type deviceTx struct {
+	mu       sync.Mutex // held from Take, when it answers any, to Done, and for the length of a call
+	vq       queue.Device
+	call     func()
+	hdr      int
+	features Features
+	chains   [maxTaken]queue.Chain
+	done     [maxTaken]queue.Done
+	taken    int
+	pieces   [][]byte
+	stats    DeviceStats
+	err      error
+}
+
+// Take fills frames with what the driver has sent. After a Take that answered more than 0, the frames are borrowed until Done, which must
+// follow, and soon: a driver that resets the device waits for it. An error says that the queue is broken.
+func (p *DevicePair) Take(frames []packet.Frame) (n int, err error) {
+	q := &p.tx
+	q.mu.Lock()
+	if q.vq == nil {
+		q.mu.Unlock()
+		return 0, nil
+	}
+	for n == 0 { // bad frames leave nothing to answer
+		q.taken, err = q.vq.Take(q.chains[:min(len(frames), maxTaken)])
+		if q.taken == 0 {
+			break
+		}
+		q.pieces = q.pieces[:0]
+		for i := range q.taken {
+			c := &q.chains[i]
+			q.done[i] = queue.Done{ID: c.ID}
+			if q.frame(&frames[n], c) {
+				n++
+			}
+		}
+		if n == 0 && q.finish() != nil {
+			break
+		}
+	}
+	q.stats.Taken += uint64(n)
+	if n == 0 {
+		q.mu.Unlock()
+		return 0, err
+	}
+	return n, nil
+}
+
+// frame makes a frame of a chain.
+func (q *deviceTx) frame(f *packet.Frame, c *queue.Chain) bool {
+	if len(c.Out) == 1 && len(c.Out[0]) >= q.hdr+packet.EtherLen {
+		b := c.Out[0]
+		f.Hdr.Decode(b)
+		c.Out[0] = b[q.hdr:]
+		f.Bufs = c.Out
+		f.Len = len(b) - q.hdr
+	} else if !q.gather(f, c) {
+		return false
+	}
+	if f.Len > MaxFrame {
+		q.stats.Long++
+		return false
+	}
+	if f.Hdr.Flags|f.Hdr.GSOType != 0 && !headerFits(&f.Hdr, f.Len, hostAsGuest(q.features)) {
+		q.stats.BadHeader++
+		return false
+	}
+	f.SetRoom(nil, 0)
+	return true
+}
+
+// gather makes a frame of a chain whose header may be cut anywhere (2.7.4.2, 5.1.6.2).
+func (q *deviceTx) gather(f *packet.Frame, c *queue.Chain) bool {
+	var hdr [hashHdrLen]byte
+	have := 0
+	f.Bufs, f.Len = c.Out[:0], 0
+	for _, b := range c.Out {
+		if have < q.hdr {
+			n := copy(hdr[have:q.hdr], b)
+			have += n
+			if b = b[n:]; len(b) == 0 {
+				continue
+			}
+		}
+		f.Bufs = append(f.Bufs, b)
+		f.Len += len(b)
+	}
+	if f.Len < packet.EtherLen {
+		q.stats.Short++
+		return false
+	}
+	f.Hdr.Decode(hdr[:])
+	return true
+}
+
+// hostAsGuest are the features by which the driver may send what the GUEST ones allow it to receive.
+func hostAsGuest(f Features) (g Features) {
+	for _, x := range []struct{ host, guest Features }{
+		{Csum, GuestCsum}, {HostTSO4, GuestTSO4}, {HostTSO6, GuestTSO6}, {HostECN, GuestECN}, {HostUSO, GuestUSO4},
+	} {
+		if f.Has(x.host) {
+			g |= x.guest
+		}
+	}
+	return g
+}
+
+// Done gives all frames of the last Take back to the driver.
+func (p *DevicePair) Done() error {
+	err := p.tx.finish()
+	p.tx.mu.Unlock()
+	return err
+}
+
+// finish returns what was taken.
+func (q *deviceTx) finish() error {
+	if err := q.vq.Return(q.done[:q.taken]); err != nil {
+		return err
+	}
+	q.taken = 0
+	if q.vq.ShouldNotify() {
+		q.stats.Calls++
+		q.call()
+	}
+	return nil
+}
+
+// deviceRx is the driver's receive queue.
+type deviceRx struct {
+	mu         sync.Mutex
+	vq         queue.Device
+	call       func()
+	hdr        int
+	merge      bool
+	chains     []queue.Chain // taken from the ring; those from next on are not used yet
+	have, next int
+	done       [maxTaken]queue.Done
+	ndone      int
+	stats      DeviceStats
+	err        error
+}
+
+// Deliver copies frames to the driver, in order, and answers how many there were buffers for; the driver sees all of them at once. A frame that is
+// longer than the driver's buffers is counted and goes no further, as if it was delivered. An error says that the queue is broken.
+func (p *DevicePair) Deliver(frames []packet.Frame) (n int, err error) {
+	q := &p.rx
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.vq == nil {
+		return 0, nil
+	}
+	for n < len(frames) {
+		ok, e := q.put(&frames[n])
+		if e != nil {
+			err = e
+			break
+		}
+		if !ok {
+			q.stats.NoBuffer++
+			break
+		}
+		n++
+	}
+	if e := q.flush(); e != nil && err == nil {
+		err = e
+	}
+	q.stats.Delivered += uint64(n)
+	return n, err
+}
+
+// flush returns what was filled.
+func (q *deviceRx) flush() error {
+	if q.ndone == 0 {
+		return nil
+	}
+	err := q.vq.Return(q.done[:q.ndone])
+	q.ndone = 0
+	if err == nil && q.vq.ShouldNotify() {
+		q.stats.Calls++
+		q.call()
+	}
+	return err
+}
+
+// untake puts back the chains that were taken and not used.
+func (q *deviceRx) untake() {
+	if q.have > q.next {
+		_ = q.vq.Untake(q.have - q.next) // they are the last ones, and in flight
+	}
+	q.have, q.next = 0, 0
+}
+
+// room sees to it that the chains from next on have n bytes, and answers how many chains that takes; 0 says that there are too few.
+func (q *deviceRx) room(n int) (count int, err error) {
+	for again := true; ; again = false {
+		left := n
+		for count = 0; q.next+count < q.have; {
+			left -= int(q.chains[q.next+count].InLen)
+			count++
+			if left <= 0 || !q.merge {
+				return count, nil
+			}
+		}
+		if !again {
+			return 0, nil
+		}
+		// What is filled has to be returned before the next Take, which ends the life of its slices; the rest goes back to be taken again.
+		if err := q.flush(); err != nil {
+			return 0, err
+		}
+		q.untake()
+		if q.have, err = q.vq.Take(q.chains); q.have == 0 {
+			return 0, err
+		}
+	}
+}
+
+// put copies one frame into as many buffers as it needs. False says that there are too few.
+func (q *deviceRx) put(f *packet.Frame) (bool, error) {
+	total := q.hdr + f.Len
+	count, err := q.room(total)
+	if count == 0 {
+		return false, err
+	}
+	if q.ndone+count > len(q.done) {
+		if err := q.flush(); err != nil {
+			return false, err
+		}
+	}
+	c := &q.chains[q.next]
+	if count == 1 && int(c.InLen) < total {
+		q.stats.TooLong++
+		return true, nil // the buffer is there for the next one
+	}
+	hdr := f.Hdr
+	hdr.NumBuffers = uint16(count)
+	if count == 1 && len(c.In) == 1 && q.hdr == plainHdrLen {
+		dst := c.In[0]
+		hdr.Encode(dst)
+		at := plainHdrLen
+		for _, b := range f.Bufs {
+			at += copy(dst[at:], b)
+		}
+		q.done[q.ndone] = queue.Done{ID: c.ID, Len: uint32(total)}
+		q.ndone++
+		q.next++
+		return true, nil
+	}
+	q.scatter(f, &hdr, count, total)
+	return true, nil
+}
+
+// scatter copies a frame into count chains, of any pieces: all but the last are filled.
+func (q *deviceRx) scatter(f *packet.Frame, hdr *packet.NetHdr, count, total int) {
+	var head [hashHdrLen]byte
+	hdr.Encode(head[:])
+	src, bufs := head[:q.hdr], f.Bufs
+	for k := range count {
+		c := &q.chains[q.next+k]
+		n := min(total, int(c.InLen))
+		total -= n
+		q.done[q.ndone] = queue.Done{ID: c.ID, Len: uint32(n)}
+		q.ndone++
+		for _, dst := range c.In {
+			for n > 0 && len(dst) > 0 {
+				for len(src) == 0 {
+					src, bufs = bufs[0], bufs[1:]
+				}
+				k := copy(dst[:min(n, len(dst))], src)
+				dst, src, n = dst[k:], src[k:], n-k
+			}
+		}
+	}
+	q.next += count
+}
+
+// Stats are the counters of both queues. Not while the pair is being used by another goroutine.
+func (p *DevicePair) Stats() DeviceStats {
+	s := p.rx.stats
+	t := &p.tx.stats
+	s.Taken, s.Short, s.Long, s.BadHeader, s.Calls = t.Taken, t.Short, t.Long, t.BadHeader, s.Calls+t.Calls
+	return s
+}

@@ -1,0 +1,231 @@
+package net
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+
+	"github.com/vasta-net/vasta/packet"
+)
+
+// rig is a driver and a device joined in this process.
+type rig struct {
+	device *Device
+	driver *Driver
+}
+
+// common are the features of every test but for the receive mode.
+const common = Version1 | EventIdx | Csum | HostTSO4 | HostTSO6 | MAC | MTU | Status
+
+// modes are the features that ask for a receive mode.
+var modes = []struct {
+	Mode
+	Features
+}{
+	{Small, GuestCsum}, {Mergeable, GuestCsum | MrgRxbuf}, {Mergeable, GuestCsum | GuestTSO4 | GuestTSO6 | MrgRxbuf}, {Big, GuestCsum | GuestTSO4 | GuestTSO6},
+}
+
+func newRig(t testing.TB, dev DeviceConfig, c DriverConfig) *rig {
+	t.Helper()
+	if dev.Config.MTU == 0 {
+		dev.Config.MTU = 1500
+	}
+	device, err := NewDevice(dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Transport = device
+	driver, err := NewDriver(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := driver.Close(t.Context()); err != nil && t.Context().Err() == nil {
+			t.Error(err)
+		}
+	})
+	return &rig{device, driver}
+}
+
+// pattern is a frame of n bytes that names its number in every byte.
+func pattern(n int, number uint32) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(uint32(i)*7 + number*31 + number>>8)
+	}
+	return b
+}
+
+// cut cuts b into pieces of at most n bytes.
+func cut(b []byte, n int) (bufs [][]byte) {
+	for ; len(b) > n; b = b[n:] {
+		bufs = append(bufs, b[:n])
+	}
+	return append(bufs, b)
+}
+
+// sizes are frame lengths from the shortest to limit: all around what has an edge, and a walk through the others.
+func sizes(limit int) (list []int) {
+	for n := packet.EtherLen; n <= limit; {
+		list = append(list, n)
+		switch {
+		case n < 300 || n > limit-40 || n%1536 > 1500 || n%4096 > 4060:
+			n++
+		default:
+			n += 331
+		}
+	}
+	if list[len(list)-1] != limit {
+		list = append(list, limit)
+	}
+	return list
+}
+
+// TestFramesBothWays: frames of all sizes that a mode carries, both ways, in batches, compared byte for byte; with every ring format, and with room around them.
+func TestFramesBothWays(t *testing.T) {
+	for _, m := range modes {
+		for _, ring := range []Features{0, RingPacked, IndirectDesc, RingPacked | IndirectDesc, InOrder, RingPacked | InOrder | IndirectDesc} {
+			for _, room := range []int{0, 64} {
+				t.Run(fmt.Sprintf("%v,%v,room=%d", m.Mode, m.Features|ring, room), func(t *testing.T) {
+					features := common | m.Features | ring
+					r := newRig(t, DeviceConfig{}, DriverConfig{Features: features, Headroom: room, Tailroom: room})
+					if r.driver.Mode() != m.Mode {
+						t.Fatalf("mode %v", r.driver.Mode())
+					}
+					limit := goodFrame
+					if m.Mode != Small {
+						limit = MaxFrame
+					}
+					toDriver(t, r, sizes(limit))
+					toDevice(t, r, sizes(MaxFrame))
+				})
+			}
+		}
+	}
+}
+
+// toDriver has the device deliver frames and compares what the driver receives.
+func toDriver(t *testing.T, r *rig, sizes []int) {
+	t.Helper()
+	dev, drv := r.device.Pairs()[0], r.driver.Pairs()[0]
+	frames := make([]packet.Frame, 16)
+	in := make([]packet.Frame, 0, 7)
+	for sent, got := 0, 0; got < len(sizes); {
+		in = in[:0]
+		for i := sent; i < min(sent+7, len(sizes)); i++ {
+			b := pattern(sizes[i], uint32(i))
+			in = append(in, packet.Frame{Bufs: cut(b, 1+len(b)/(1+i%5)), Len: len(b)})
+		}
+		n, err := dev.Deliver(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent += n
+		n, err = drv.Receive(frames)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n == 0 {
+			t.Fatalf("nothing is received after %d frames of %d; %+v", got, len(sizes), drv.ReceiveStats())
+		}
+		for _, f := range frames[:n] {
+			if b := bytes.Join(f.Bufs, nil); f.Len != sizes[got] || !bytes.Equal(b, pattern(sizes[got], uint32(got))) {
+				t.Fatalf("frame %d of %d bytes has %d, or others", got, sizes[got], f.Len)
+			}
+			got++
+		}
+	}
+}
+
+// toDevice has the driver send frames, in one piece or more, and compares what the device takes.
+func toDevice(t *testing.T, r *rig, sizes []int) {
+	t.Helper()
+	dev, drv := r.device.Pairs()[0], r.driver.Pairs()[0]
+	frames := make([]packet.Frame, 16)
+	for sent, got := 0, 0; got < len(sizes); {
+		for drv.Reclaim(); sent < min(len(sizes), got+100); sent++ {
+			b := pattern(sizes[sent], uint32(sent))
+			out := Out{}
+			head := min(len(b), 1+sent%2000)
+			if head+drv.HdrLen() > 1<<16 || sent%3 == 0 {
+				head = min(len(b), 1<<16-drv.HdrLen())
+			}
+			for i, part := range append([][]byte{b[:head]}, cut(b[head:], 1<<15)...) {
+				if len(part) == 0 {
+					continue
+				}
+				room := 0
+				if i == 0 {
+					room = drv.HdrLen()
+				}
+				piece, ok := drv.Pool.CutPiece(room+len(part), false)
+				if !ok {
+					t.Fatal("no memory")
+				}
+				copy(drv.Pool.PieceBytes(piece)[room:], part)
+				if i == 0 {
+					out.Head = piece
+				} else {
+					out.Rest = append(out.Rest, piece)
+				}
+			}
+			n, err := drv.Send([]Out{out})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n == 0 {
+				drv.Pool.Put(out.Head.Page)
+				for _, p := range out.Rest {
+					drv.Pool.Put(p.Page)
+				}
+				break
+			}
+		}
+		n, err := dev.Take(frames)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range frames[:n] {
+			if b := bytes.Join(f.Bufs, nil); f.Len != sizes[got] || !bytes.Equal(b, pattern(sizes[got], uint32(got))) {
+				t.Fatalf("frame %d of %d bytes has %d, or others", got, sizes[got], f.Len)
+			}
+			got++
+		}
+		if n == 0 {
+			t.Fatalf("nothing is taken after %d frames of %d", got, len(sizes))
+		}
+		if err := dev.Done(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestRingHolds: how many packets a ring of 256 descriptors holds (row S2).
+func TestRingHolds(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		features Features
+		want     int
+	}{
+		{"big", GuestCsum | GuestTSO4, 12}, {"big, indirect", GuestCsum | GuestTSO4 | IndirectDesc, 256}, {"mergeable", MrgRxbuf, 256}, {"small", 0, 256},
+	} {
+		for _, format := range []Features{0, RingPacked} {
+			r := newRig(t, DeviceConfig{}, DriverConfig{Features: common | c.features | format, QueueSize: 256})
+			n := 0
+			f := []packet.Frame{{Bufs: [][]byte{pattern(1500, 1)}, Len: 1500}}
+			for {
+				k, err := r.device.Pairs()[0].Deliver(f)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if k == 0 {
+					break
+				}
+				n++
+			}
+			if n != c.want || r.driver.Pairs()[0].Posted() != c.want {
+				t.Errorf("%s, %v: a ring of 256 holds %d packets, want %d", c.name, format, n, c.want)
+			}
+		}
+	}
+}

@@ -1,0 +1,50 @@
+package net
+
+import "github.com/vasta-net/vasta/packet"
+
+// HdrLen is the length of the header in front of every frame, in bytes.
+func (p *Pair) HdrLen() int { return p.rx.hdr }
+
+// Receive gives the buffers of the last batch back to the device and fills frames with the next ones, as many as there are. What it
+// answers has passed the hook. The frames' memory is borrowed until the next Receive; the Hdr of each is a copy. An error says that the queue is broken: it stays
+// so until the driver is closed, and other pairs are not concerned.
+//
+// When Starving answers true afterwards, there was no memory for some buffers: whoever sleeps until frames arrive must call Receive again
+// within RefillRetry all the same, for no frame may ever arrive.
+func (p *Pair) Receive(frames []packet.Frame) (int, error) {
+	if p.d.down.Load() {
+		return 0, nil
+	}
+	n, err := p.rx.receive(frames)
+	if p.hook == nil || n == 0 {
+		return n, err
+	}
+	return p.judge(frames[:n]), err
+}
+
+// Starving says that buffers could not be posted for lack of memory.
+func (p *Pair) Starving() bool { return p.rx.starve }
+
+// RefillRetry is after how many milliseconds to try again then.
+const RefillRetry = 100
+
+// Send gives frames to the device, in order, and answers how many there was room for: those are the queue's, with the references of their pieces; the others
+// stay the caller's. ErrFrame with the count before it says that a frame cannot be sent at all.
+func (p *Pair) Send(outs []Out) (int, error) {
+	if p.d.down.Load() {
+		return 0, nil
+	}
+	return p.tx.send(outs)
+}
+
+// Reclaim takes back the memory of frames that the device has sent. Send does that too, when it needs room.
+func (p *Pair) Reclaim() { p.tx.reclaim() }
+
+// Posted is the number of receive buffers that the device has.
+func (p *Pair) Posted() int { return p.rx.vq.InFlight() }
+
+// ReceiveStats are the counters of the receive queue.
+func (p *Pair) ReceiveStats() ReceiveStats { return p.rx.stats }
+
+// TransmitStats are the counters of the transmit queue.
+func (p *Pair) TransmitStats() TransmitStats { return p.tx.stats }

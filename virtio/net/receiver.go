@@ -1,0 +1,499 @@
+package net
+
+import (
+	"fmt"
+
+	"github.com/vasta-net/vasta/packet"
+	"github.com/vasta-net/vasta/pagepool"
+	"github.com/vasta-net/vasta/virtio/queue"
+)
+
+// publishBatch is how many buffers are posted with one store.
+const publishBatch = 64
+
+// receiver is the receive queue of a pair.
+type receiver struct {
+	vq      queue.Driver
+	call    func()
+	t       Transport
+	index   int
+	pool    *pagepool.Pool
+	holder  pagepool.Holder
+	mode    Mode
+	hdr     int
+	geo     Geometry
+	fixed   bool // the length of mergeable buffers does not follow the frames
+	mean    mean
+	maxLen  int
+	gso     Features
+	merges  bool // adjacent buffers of a frame join up
+	copyMax int
+
+	slots []slot
+	free  []uint32 // slots that are not posted, to be used from the end
+	low   int      // how many there are before they are posted again
+
+	bufs []queue.Buffer // for Publish: bufs[i] has its segments in segs[i*chain:]
+	segs []queue.Segment
+
+	used         []queue.Used
+	next, reaped int
+
+	lent   []uint32 // slots whose buffers the frames of the last batch are in
+	pieces [][]byte // ... and the frames' pieces
+	slab   []byte   // private memory for frames up to the copy-break
+	starve bool
+
+	stats ReceiveStats
+	err   error
+}
+
+// slot is a receive buffer, posted or not. A slot that is not posted may have kept its memory.
+type slot struct {
+	piece pagepool.Piece
+	data  uint32           // bytes that the device may write
+	held  bool             // there is memory
+	chain []pagepool.Piece // Big: the pieces of the chain
+}
+
+// ReceiveStats count what a receive queue did.
+type ReceiveStats struct {
+	Frames, Bytes uint64
+	Copied        uint64 // frames up to the copy-break
+	Merged        uint64 // frames of several buffers
+	Short         uint64 // frames shorter than their headers
+	Long          uint64 // frames longer than any may be
+	BadHeader     uint64 // frames with a header that was not negotiated, or contradicts them
+	Used, Posted  uint64 // bytes that the device has written, of those in the buffers it returned
+	Refills       uint64 // batches of buffers posted
+	NoMemory      uint64 // times that the pool had no memory for a buffer
+	Kicks         uint64
+	Verdicts      [4]uint64 // by packet.Verdict; without a hook none
+	TXFailed      uint64    // frames that a hook sent back, but the transmit queue did not take
+	RedirectFull  uint64    // frames that a hook redirected, but the target did not take
+}
+
+// receiverSlots is how many buffers a ring holds.
+func receiverSlots(m Mode, f Features, size int) int {
+	if m == Big && !(f.Has(IndirectDesc) && size >= bigChain) {
+		return size / bigChain
+	}
+	return size
+}
+
+func (q *receiver) init(d *Driver, p *Pair, ring queue.DriverConfig, g Geometry, c DriverConfig) (err error) {
+	n := receiverSlots(d.mode, d.features, ring.Size)
+	if n == 0 {
+		return fmt.Errorf("a ring of %d descriptors holds no big buffer of %d", ring.Size, bigChain)
+	}
+	chain := 1
+	if d.mode == Big {
+		chain = bigChain
+	}
+	*q = receiver{
+		t: d.t, index: rxIndex(p.Index), pool: p.Pool, holder: p.Pool.Holder("receive ring"), mode: d.mode, hdr: d.features.hdrLen(), geo: g,
+		fixed: c.Buffer > 0, merges: d.mode == Mergeable && g.Headroom+g.Tailroom == 0, copyMax: c.CopyBreak, gso: d.features,
+		slots: make([]slot, n), free: make([]uint32, n), low: max(1, n/8),
+		bufs: make([]queue.Buffer, min(n, publishBatch)), segs: make([]queue.Segment, min(n, publishBatch)*chain),
+		used: make([]queue.Used, n), lent: make([]uint32, 0, n), pieces: make([][]byte, 0, n*chain),
+	}
+	if q.copyMax == 0 {
+		q.copyMax = defaultCopyBreak
+	}
+	q.maxLen = goodFrame
+	if d.features&guestGSO != 0 || d.mode != Small {
+		q.maxLen = MaxFrame
+	}
+	q.maxLen = max(q.maxLen, g.Data-q.hdr)
+	for i := range q.slots {
+		q.free[i] = uint32(n - 1 - i)
+		if d.mode == Big {
+			q.slots[i].chain = make([]pagepool.Piece, chain)
+		}
+	}
+	for i := range q.bufs {
+		q.bufs[i].In = q.segs[i*chain : (i+1)*chain : (i+1)*chain]
+	}
+	if q.copyMax > 0 {
+		q.slab = make([]byte, n*q.slabLen())
+	}
+	if q.vq, err = queue.NewDriver(ring); err != nil {
+		return err
+	}
+	q.vq.Suppress()
+	return d.t.Attach(q.index, ring.Ring, func() {})
+}
+
+// slabLen is the room for a copied frame.
+func (q *receiver) slabLen() int {
+	return roundUp(q.geo.Headroom+q.hdr+q.copyMax+q.geo.Tailroom, bufAlign)
+}
+
+// refill posts all buffers that are not posted, as far as there is memory.
+func (q *receiver) refill() {
+	q.pool.As(q.holder)
+	q.starve = false
+	for len(q.free) > 0 && !q.starve && q.err == nil {
+		n := 0
+		for n < len(q.bufs) && n < len(q.free) {
+			id := q.free[len(q.free)-1-n]
+			if !q.arm(&q.slots[id], q.bufs[n].In) {
+				q.stats.NoMemory++
+				q.starve = true
+				break
+			}
+			q.bufs[n].Token = uint64(id)
+			n++
+		}
+		if n == 0 {
+			break
+		}
+		k, err := q.vq.Publish(q.bufs[:n])
+		q.free = q.free[:len(q.free)-k]
+		if err != nil {
+			q.err = err
+		}
+		if k < n {
+			break // those that did not fit keep their memory for the next time
+		}
+	}
+	q.stats.Refills++
+	if q.vq.ShouldNotify() {
+		q.stats.Kicks++
+		q.t.Kick(q.index)
+	}
+}
+
+// arm gives a slot memory, unless it has kept some, and writes down where that is.
+func (q *receiver) arm(s *slot, segs []queue.Segment) bool {
+	if q.mode == Big {
+		return q.armChain(s, segs)
+	}
+	if !s.held {
+		data := q.geo.Data
+		if q.mode == Mergeable && !q.fixed {
+			data = q.mean.length(q.hdr, data)
+		}
+		var ok bool
+		if s.piece, ok = q.pool.CutPiece(q.geo.Headroom+data+q.geo.Tailroom, q.merges && !q.fixed); !ok {
+			return false
+		}
+		s.held = true
+		s.data = s.piece.Len - uint32(q.geo.Headroom+q.geo.Tailroom)
+	}
+	segs[0] = queue.Segment{Addr: q.pool.Addr(s.piece.Page) + uint64(s.piece.Off) + uint64(q.geo.Headroom), Len: s.data}
+	return true
+}
+
+// armChain gives a slot the memory of a big buffer: a header, and pieces of a page each.
+func (q *receiver) armChain(s *slot, segs []queue.Segment) bool {
+	if !s.held {
+		for i := range s.chain {
+			n := bigPiece
+			if i == 0 {
+				n = q.hdr
+			}
+			var ok bool
+			if s.chain[i], ok = q.pool.CutPiece(n, false); !ok {
+				for _, b := range s.chain[:i] {
+					q.pool.Put(b.Page)
+				}
+				return false
+			}
+		}
+		s.held = true
+		s.data = uint32(q.geo.Data)
+	}
+	for i, b := range s.chain {
+		segs[i] = queue.Segment{Addr: q.pool.Addr(b.Page) + uint64(b.Off), Len: b.Len}
+	}
+	return true
+}
+
+// release gives the memory of the last batch back, but for that of the buffers that keep it, and posts buffers again.
+func (q *receiver) release() {
+	for _, id := range q.lent {
+		s := &q.slots[id]
+		if s.held {
+			q.drop(s)
+		}
+		q.free = append(q.free, id)
+	}
+	q.lent, q.pieces = q.lent[:0], q.pieces[:0]
+	if len(q.free) >= q.low {
+		q.refill()
+	}
+}
+
+// drop gives the memory of a slot back.
+func (q *receiver) drop(s *slot) {
+	s.held = false
+	if q.mode != Big {
+		q.pool.Put(s.piece.Page)
+		return
+	}
+	for _, b := range s.chain {
+		q.pool.Put(b.Page)
+	}
+}
+
+// reap gets more buffers from the device, so that at least want are there if the device has returned as many.
+func (q *receiver) reap(want int) {
+	if q.next > 0 {
+		q.reaped = copy(q.used, q.used[q.next:q.reaped])
+		q.next = 0
+	}
+	n, err := q.vq.Reap(q.used[q.reaped:])
+	q.reaped += n
+	if err != nil && q.err == nil {
+		q.err = err
+	}
+}
+
+// receive fills frames.
+func (q *receiver) receive(frames []packet.Frame) (n int, err error) {
+	q.release()
+	for n < len(frames) {
+		if q.next == q.reaped {
+			if q.err != nil {
+				break
+			}
+			if q.reap(1); q.next == q.reaped {
+				break
+			}
+		}
+		if q.frame(&frames[n]) {
+			n++
+		}
+	}
+	q.stats.Frames += uint64(n)
+	if n == 0 {
+		err = q.err
+	}
+	return n, err
+}
+
+// frame makes the next frame from the next buffers. False says that there is none: it is counted and gone.
+func (q *receiver) frame(f *packet.Frame) bool {
+	u := q.used[q.next]
+	q.next++
+	id := uint32(u.Token)
+	s := &q.slots[id]
+	q.stats.Used += uint64(u.Len)
+	q.stats.Posted += uint64(s.data)
+	if q.mode == Big {
+		return q.bigFrame(f, id, s, int(u.Len))
+	}
+	mem := q.pool.PieceBytes(s.piece)
+	at := q.geo.Headroom
+	n := int(u.Len)
+	if n < q.hdr {
+		q.stats.Short++
+		q.free = append(q.free, id)
+		return false
+	}
+	// Decode copies: what the device writes into the buffer later changes nothing.
+	f.Hdr.Decode(mem[at:])
+	at, n = at+q.hdr, n-q.hdr
+	count := 1
+	if q.mode == Mergeable {
+		if count = int(f.Hdr.NumBuffers); count != 1 {
+			return q.merge(f, id, mem, at, n, count)
+		}
+	}
+	if n < packet.EtherLen {
+		q.stats.Short++
+		q.free = append(q.free, id)
+		return false
+	}
+	if n <= q.copyMax {
+		q.copyOut(f, id, mem[at:at+n])
+	} else {
+		q.lent = append(q.lent, id)
+		q.setPieces(f, len(q.pieces), mem[at:at+n])
+		f.SetRoom(mem, at)
+	}
+	f.Len = n
+	if q.mode == Mergeable {
+		q.mean.add(n)
+	}
+	return q.accept(f)
+}
+
+// setPieces makes a frame of one piece.
+func (q *receiver) setPieces(f *packet.Frame, at int, b []byte) {
+	q.pieces = append(q.pieces, b)
+	f.Bufs = q.pieces[at : at+1 : at+1]
+}
+
+// copyOut copies a short frame to private memory; its buffer is posted again as it is.
+func (q *receiver) copyOut(f *packet.Frame, id uint32, b []byte) {
+	at := len(q.pieces)
+	room := q.slab[at*q.slabLen():][:q.slabLen()]
+	from := q.geo.Headroom + q.hdr
+	copy(room[from:], b)
+	q.setPieces(f, at, room[from:from+len(b)])
+	f.SetRoom(room, from)
+	q.free = append(q.free, id)
+	q.stats.Copied++
+}
+
+// accept looks at a frame's header and length.
+func (q *receiver) accept(f *packet.Frame) bool {
+	if f.Hdr.Flags|f.Hdr.GSOType != 0 && !headerFits(&f.Hdr, f.Len, q.gso) {
+		q.stats.BadHeader++
+		return false
+	}
+	if f.Len > q.maxLen {
+		q.stats.Long++
+		return false
+	}
+	q.stats.Bytes += uint64(f.Len)
+	return true
+}
+
+// merge makes a frame of several buffers (5.1.6.4): the device has returned all of them together.
+func (q *receiver) merge(f *packet.Frame, id uint32, mem []byte, at, n, count int) bool {
+	if count == 0 || count > len(q.slots) {
+		q.break_("num_buffers %d in a ring of %d buffers", count, len(q.slots))
+		q.free = append(q.free, id)
+		return false
+	}
+	if q.reaped-q.next < count-1 {
+		if q.reap(count - 1); q.reaped-q.next < count-1 {
+			q.break_("num_buffers %d, but %d buffers were returned", count, 1+q.reaped-q.next)
+			q.free = append(q.free, id)
+			return false
+		}
+	}
+	first := len(q.pieces)
+	q.lent = append(q.lent, id)
+	q.pieces = append(q.pieces, mem[at:at+n:len(mem)])
+	f.SetRoom(mem, at)
+	total := n
+	last := q.slots[id].piece
+	end := int(last.Off) + at + n // in its page
+	for range count - 1 {
+		u := q.used[q.next]
+		q.next++
+		s := &q.slots[u.Token]
+		q.stats.Used += uint64(u.Len)
+		q.stats.Posted += uint64(s.data)
+		q.lent = append(q.lent, uint32(u.Token))
+		if u.Len == 0 {
+			continue
+		}
+		total += int(u.Len)
+		p := s.piece
+		if q.merges && p.Page == last.Page && int(p.Off) == end {
+			// It lies right behind the one before: one piece.
+			b := q.pieces[len(q.pieces)-1]
+			page := q.pool.PieceBytes(pagepool.Piece{Page: p.Page, Len: pagepool.PageSize})
+			q.pieces[len(q.pieces)-1] = page[end-len(b) : end+int(u.Len)]
+		} else {
+			b := q.pool.PieceBytes(p)[q.geo.Headroom:]
+			q.pieces = append(q.pieces, b[:u.Len])
+		}
+		last, end = p, int(p.Off)+q.geo.Headroom+int(u.Len)
+	}
+	f.Bufs = q.pieces[first:len(q.pieces):len(q.pieces)]
+	f.Len = total
+	q.stats.Merged++
+	q.mean.add(min(total, MaxFrame))
+	if total < packet.EtherLen {
+		q.stats.Short++
+		return false
+	}
+	return q.accept(f)
+}
+
+// bigFrame makes a frame of a chain: the header is a piece of its own.
+func (q *receiver) bigFrame(f *packet.Frame, id uint32, s *slot, n int) bool {
+	if n < q.hdr+packet.EtherLen {
+		q.stats.Short++
+		q.free = append(q.free, id)
+		return false
+	}
+	f.Hdr.Decode(q.pool.PieceBytes(s.chain[0]))
+	n -= q.hdr
+	if n <= q.copyMax {
+		q.copyOut(f, id, q.pool.PieceBytes(s.chain[1])[:n])
+		f.Len = n
+		return q.accept(f)
+	}
+	q.lent = append(q.lent, id)
+	first := len(q.pieces)
+	f.SetRoom(nil, 0)
+	f.Len = n
+	for i := 1; n > 0; i++ {
+		b := q.pool.PieceBytes(s.chain[i])
+		b = b[:min(n, len(b))]
+		if i > 1 && s.chain[i].Page == s.chain[i-1].Page && s.chain[i].Off == s.chain[i-1].Off+bigPiece {
+			k := len(q.pieces) - 1
+			have := len(q.pieces[k])
+			page := q.pool.PieceBytes(pagepool.Piece{Page: s.chain[i].Page, Len: pagepool.PageSize})
+			from := int(s.chain[i].Off) - have
+			q.pieces[k] = page[from : from+have+len(b)]
+		} else {
+			q.pieces = append(q.pieces, b)
+		}
+		n -= len(b)
+	}
+	f.Bufs = q.pieces[first:len(q.pieces):len(q.pieces)]
+	return q.accept(f)
+}
+
+// break_ takes the queue out of use: the device has broken a rule of the network device.
+func (q *receiver) break_(format string, args ...any) {
+	if q.err == nil {
+		q.err = fmt.Errorf("%w: receive queue %d: %s", ErrBroken, q.index/2, fmt.Sprintf(format, args...))
+	}
+}
+
+// close takes all buffers back. The device has been reset.
+func (q *receiver) close() {
+	if q.vq == nil {
+		return
+	}
+	for _, id := range q.lent {
+		q.free = append(q.free, id)
+	}
+	q.lent = q.lent[:0]
+	for i := range q.slots {
+		if q.slots[i].held {
+			q.drop(&q.slots[i])
+		}
+	}
+	q.vq = nil
+	q.err = errClosed
+}
+
+// headerFits says whether a header can be that of a frame of n bytes: only what was negotiated, and places inside the frame (5.1.6).
+func headerFits(h *packet.NetHdr, n int, f Features) bool {
+	if h.Flags&packet.FlagNeedsCsum != 0 {
+		if !f.Has(GuestCsum) || int(h.CsumStart)+int(h.CsumOffset)+2 > n {
+			return false
+		}
+	} else if h.Flags&packet.FlagDataValid != 0 && !f.Has(GuestCsum) {
+		return false
+	}
+	gso := h.GSOType &^ packet.GSOECN
+	if gso == packet.GSONone {
+		return h.GSOType == 0
+	}
+	if h.Flags&packet.FlagNeedsCsum == 0 || h.GSOSize == 0 {
+		return false
+	}
+	if h.GSOType&packet.GSOECN != 0 && !f.Has(GuestECN) {
+		return false
+	}
+	switch gso {
+	case packet.GSOTCPv4:
+		return f.Has(GuestTSO4)
+	case packet.GSOTCPv6:
+		return f.Has(GuestTSO6)
+	case packet.GSOUDPL4:
+		return f&(GuestUSO4|GuestUSO6) != 0
+	}
+	return false
+}
