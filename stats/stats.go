@@ -56,6 +56,8 @@ const (
 	LinkFull                 // frame that the link did not take
 	TooLong                  // datagram longer than the link or the socket carries
 	ICMPNoFlow               // ICMP error about a flow that is not known
+	ICMPIgnored              // ICMP error that changes nothing, or is not to be believed
+	GuestUnreachable         // what the guest has answered with an ICMP error: nobody is at its port, or it is not let through
 	HandoverFull             // frame of another worker's flow, for which that worker had no room
 	HandoverStale            // frame that was given to a flow's owner, who was not that any more
 	NumReasons        = iota // how many there are
@@ -67,7 +69,7 @@ var reasonNames = [NumReasons]string{
 	"bad_arp", "bad_ndp", "bad_dhcp", "bad_dns", "dns_no_query", "dns_no_server", "dns_full",
 	"unknown_protocol", "disabled", "tcp_no_flow", "tcp_out_of_window", "tcp_bad_ack",
 	"tcp_bad_reset", "tcp_paws", "tcp_out_of_order_full", "flow_table_full", "budget_spent", "no_descriptors",
-	"no_buffers", "no_ports", "host_refused", "host_unreachable", "host_error", "socket_full", "link_full", "too_long", "icmp_no_flow",
+	"no_buffers", "no_ports", "host_refused", "host_unreachable", "host_error", "socket_full", "link_full", "too_long", "icmp_no_flow", "icmp_ignored", "guest_unreachable",
 	"handover_full", "handover_stale",
 }
 

@@ -17,7 +17,7 @@ func (w *Worker) sendFragments(h *header, head []byte, payload []byte) bool {
 	if h.isIPv6 {
 		before += packet.FragmentLen
 	}
-	room := (w.MTU - (before - packet.EtherLen)) &^ 7 // every fragment but the last is a multiple of 8
+	room := (w.mtuOf(h) - (before - packet.EtherLen)) &^ 7 // every fragment but the last is a multiple of 8
 	w.fragmentID++
 	transport := head[l4:]
 	total := len(transport) + len(payload)

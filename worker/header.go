@@ -24,6 +24,7 @@ type header struct {
 	pseudo uint16 // pseudo header sum with length 0
 	proto  uint8
 	isIPv6 bool
+	mtu    uint16 // of the way to the guest, in bytes, where routers of its side have told of a narrow one; 0: that of the link
 }
 
 // makeHeader prepares the header of frames that go from src to dst, both as the guest sees them.
@@ -68,6 +69,14 @@ func (h *header) mark(tos, ttl uint8) {
 		ip[1], ip[8] = tos, ttl
 		h.ipSum = checksum.Checksum(ip[:packet.IPv4Len], 0)
 	}
+}
+
+// mtuOf is the longest packet, in bytes from its IP header on, that goes out under h.
+func (w *Worker) mtuOf(h *header) int {
+	if h.mtu != 0 {
+		return int(h.mtu)
+	}
+	return w.MTU
 }
 
 // put writes the header for a packet of n bytes behind the IP header, and returns the sum of its pseudo header.

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// icmpInput takes the ICMP or ICMPv6 message in w.pkt. Only echo requests are carried.
+// icmpInput takes the ICMP or ICMPv6 message in w.pkt. Echo requests are carried; errors tell of flows.
 func (w *Worker) icmpInput() {
 	if w.NoICMP {
 		w.Stats.Drop(stats.Disabled)
@@ -20,7 +20,7 @@ func (w *Worker) icmpInput() {
 	}
 	h := w.pkt.Transport()
 	if !icmp.EchoRequest(w.pkt.V6, h[0], h[1]) {
-		w.Stats.Drop(stats.UnknownProtocol)
+		w.icmpReport()
 		return
 	}
 	key := flow.NewKey(w.pkt.Proto, netip.AddrPortFrom(w.pkt.Src, icmp.Ident(h)), netip.AddrPortFrom(w.pkt.Dst, 0))
@@ -142,7 +142,7 @@ func (w *Worker) sendICMP(h *header, msg []byte) {
 	sum := transportSum(msg, nil, pseudo, h.proto)
 	msg[2], msg[3] = byte(sum>>8), byte(sum)
 	var ok bool
-	if l4-packet.EtherLen+len(msg) > w.MTU {
+	if l4-packet.EtherLen+len(msg) > w.mtuOf(h) {
 		ok = w.sendFragments(h, head, msg)
 	} else {
 		w.tx.cur = h

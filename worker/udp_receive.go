@@ -177,7 +177,7 @@ func (w *Worker) udpReceiver(d *hostsock.Datagram) *flowSlot {
 // reports false when the link is full.
 func (w *Worker) udpToGuest(f *flowSlot, i int) (n int, ok bool) {
 	d := &w.recv.msgs[i]
-	room := w.MTU - (int(f.head.len) - packet.EtherLen) - packet.UDPLen
+	room := w.mtuOf(&f.head) - (int(f.head.len) - packet.EtherLen) - packet.UDPLen
 	f.head.mark(d.TOS, d.TTL)
 	if d.Len > maxUDP { // what was received of it is not all
 		w.Stats.Drop(stats.TooLong)

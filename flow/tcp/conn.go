@@ -245,13 +245,7 @@ func (c *Conn) takeSyn(env *Env, s *Segment) {
 	} else {
 		c.rcvScale = 0
 	}
-	c.frameLen = c.mss
-	if gso := c.config.MaxGSO; gso > 0 {
-		if c.has(useTimes) {
-			gso -= timesLen
-		}
-		c.frameLen = max(1, gso/c.mss) * c.mss
-	}
+	c.setMSS(c.mss)
 	c.guestEdge = int64(s.Window) // not scaled in a SYN; counted from una == 0, behind the SYN
 	if s.Flags&ACK != 0 {
 		c.guestEdge++
@@ -283,6 +277,16 @@ func (c *Conn) Refuse(env *Env, reset bool) {
 	if reset {
 		c.set(rstDue | synRefused)
 	}
+}
+
+// GuestUnreachable tells that the guest, or a filter on its side, does not want the segment that began at sequence number seq. It ends a connection
+// whose SYN that was, and says so; an open one goes on (RFC 5927, 5).
+func (c *Conn) GuestUnreachable(env *Env, seq uint32) bool {
+	if c.state != SynSent || seq != c.config.ISS {
+		return false
+	}
+	c.end(env, GuestReset)
+	return true
 }
 
 // HostFailed ends the connection because the host socket was reset or failed: the guest gets a reset with the

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"regexp"
 	"strings"
 	"syscall"
@@ -206,5 +207,126 @@ func udpMTU(t *testing.T, r *rig, route *lab.Route, end netip.Addr, narrow int) 
 	buf := make([]byte, 65536)
 	if n, _, err := server.ReadFrom(buf); err != nil || string(buf[:n]) != string(pattern[:4000]) {
 		t.Errorf("%d bytes arrived (%v), want 4000", n, err)
+	}
+}
+
+// TestNarrowGuest: a network behind the namespace, over a link narrower than the namespace's own, has whole streams and datagrams from the host.
+func TestNarrowGuest(t *testing.T) {
+	const size = 8 << 20
+	r := start(t)
+	inner := r.Guest.Command(lab.Root, "unshare", "--net", "cat")
+	stdin, err := inner.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := inner.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stdin.Close()
+		_ = inner.Wait() // cat ends with its input
+	})
+	pid := inner.Process.Pid
+	netns := fmt.Sprintf("/proc/%d/ns/net", pid)
+	eventually(t, "a namespace inside", func() bool { return !sameFile(t, netns, r.Guest.Path()) })
+	behind, err := r.Open("behind", netns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"} {
+		if err := r.Guest.Sysctl(key, "1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The near end is narrow, the far one takes all: no MSS tells of it.
+	for _, step := range []struct {
+		ns  *lab.Namespace
+		cmd string
+	}{
+		{r.Guest, fmt.Sprintf("ip link add narrow mtu 1400 type veth peer name wide mtu 65520 netns %d && ip link set narrow up", pid)},
+		{r.Guest, "ip addr add 10.9.0.1/24 dev narrow && ip addr add fd09::1/64 dev narrow nodad"},
+		{behind, "ip link set lo up && ip link set wide up && ip addr add 10.9.0.2/24 dev wide && ip addr add fd09::2/64 dev wide nodad"},
+		{behind, "ip route add default via 10.9.0.1 && ip route add default via fd09::1"},
+	} {
+		if out, err := step.ns.Command(lab.Root, "sh", "-c", step.cmd).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", step.cmd, err, out)
+		}
+	}
+	bothFamilies(t, func(t *testing.T, f family) {
+		near := serve(t, r.Host, f.loopback, source(size))
+		if err := download(behind, f.gateway, near, size); err != nil {
+			t.Error(err)
+		}
+		server := listenUDP(t, r.Inet, at(f.far, 0))
+		c, err := behind.Dial("udp", server.LocalAddr().String(), dialLimit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Write([]byte("question")); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 65536)
+		_, from, err := server.ReadFrom(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "a long datagram", func() bool { // the first tells the router, which tells vasta
+			if _, err := server.WriteTo(pattern[:9000], from); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+				t.Fatal(err)
+			}
+			n, err := c.Read(buf)
+			return err == nil && string(buf[:n]) == string(pattern[:9000])
+		})
+	})
+	if d := r.now().Drops; d["icmp_no_flow"] != 0 || d["bad_transport"] != 0 {
+		t.Errorf("errors that were not understood: %v", d)
+	}
+}
+
+// sameFile reports whether two paths name one file.
+func sameFile(t *testing.T, a, b string) bool {
+	t.Helper()
+	x, err := os.Stat(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	y, err := os.Stat(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return os.SameFile(x, y)
+}
+
+// TestGuestPortUnreachable: when nobody in the namespace wants an answer any more, the host refuses what its peer still sends.
+func TestGuestPortUnreachable(t *testing.T) {
+	r := start(t)
+	bothFamilies(t, func(t *testing.T, f family) {
+		server := listenUDP(t, r.Inet, at(f.far, 0))
+		c, err := r.Guest.Dial("udp", server.LocalAddr().String(), dialLimit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write([]byte("question")); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 100)
+		_, from, err := server.ReadFrom(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		eventually(t, "the end of the flow", func() bool {
+			if _, err := server.WriteTo([]byte("late answer"), from); err != nil {
+				t.Fatal(err)
+			}
+			return r.now().Levels.UDPFlows == 0
+		})
+	})
+	if d := r.now().Drops; d["guest_unreachable"] != 2 {
+		t.Errorf("drops %v, want 2 for what the guest did not want", d)
 	}
 }

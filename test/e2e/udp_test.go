@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"errors"
 	"net"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -176,7 +177,7 @@ func TestPing(t *testing.T) {
 	})
 }
 
-// TestPingForbidden checks that a machine that does not let users ping is told of, once.
+// TestPingForbidden checks that a machine that does not let users ping is told of, once, and that the guest is told each time.
 func TestPingForbidden(t *testing.T) {
 	l := newLab(t)
 	if err := l.Host.Sysctl("net.ipv4.ping_group_range", "1 0"); err != nil {
@@ -187,6 +188,8 @@ func TestPingForbidden(t *testing.T) {
 		c := r.Guest.Command(lab.Root, "ping", "-n", "-c", "2", "-i", "0.01", "-W", "1", f.far.String())
 		if out, err := c.CombinedOutput(); err == nil {
 			t.Errorf("%s: answered: %s", f.name, out)
+		} else if !strings.Contains(string(out), "Packet filtered") && !strings.Contains(string(out), "Administratively prohibited") {
+			t.Errorf("%s: ping does not say why: %s", f.name, out)
 		}
 	}
 	if n := len(linesWith(r.log.String(), "ping_group_range")); n != 1 {
