@@ -54,6 +54,10 @@ func pingBesideBulk(down bool) func(context.Context, *rig, *session) (Sample, er
 			d = r.opts.Duration
 		}
 		test := iperf.Test{Streams: bulkStreams, Reverse: down, Duration: d + bulkLonger}
+		before, err := x.scheduling()
+		if err != nil {
+			return Sample{}, err
+		}
 		resp, report, err := r.withIperf(ctx, x, test, agent.Request{Op: agent.Ping, Duration: d}, d+bulkLonger+r.patience())
 		if err != nil {
 			return Sample{}, err
@@ -63,6 +67,13 @@ func pingBesideBulk(down bool) func(context.Context, *rig, *session) (Sample, er
 		s := Sample{
 			Value: float64(l.P99) / µs,
 			Extra: map[string]float64{extraP50: float64(l.P50) / µs, extraLost: float64(l.Lost), extraGbit: report.BitsPerSecond / 1e9},
+		}
+		after, err := x.scheduling()
+		if err != nil {
+			return Sample{}, err
+		}
+		if ran, waited := after.Ran-before.Ran, after.Waited-before.Waited; ran > 0 {
+			s.Extra[extraStarved] = 100 * float64(waited) / float64(ran+waited)
 		}
 		if x.counters == "" {
 			return s, nil

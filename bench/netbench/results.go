@@ -28,9 +28,10 @@ const (
 	extraCPU         = "s/GiB"        // processor time of the whole machine
 	extraReordered   = "out of order" // segments within a flow, at the receiver
 	extraResidence   = "residence p99 ms"
-	extraWrong       = "wrong"        // flows or connections that carried wrong bytes
-	extraPromised    = "promised MiB" // windows that guests are told of
-	extraMemory      = "memory MiB"   // of the tool, under the load
+	extraStarved     = "% of its time without a processor" // of the time that threads of the tool could have run
+	extraWrong       = "wrong"                             // flows or connections that carried wrong bytes
+	extraPromised    = "promised MiB"                      // windows that guests are told of
+	extraMemory      = "memory MiB"                        // of the tool, under the load
 	extraBusy        = "processors busy"
 	extraCut         = "cut"   // streams whose last bytes were not waited for
 	extraTried       = "tried" // connections

@@ -156,6 +156,24 @@ func (x *session) toolCPU() (time.Duration, error) {
 	return sum, err
 }
 
+// scheduling sums up how the tool's processes were scheduled so far; there are none of a yardstick.
+func (x *session) scheduling() (procfs.Scheduling, error) {
+	if x.toolPID == 0 {
+		return procfs.Scheduling{}, nil
+	}
+	tree, err := x.toolProcesses()
+	var sum procfs.Scheduling
+	for _, p := range tree {
+		s, err := procfs.ReadScheduling(p.PID)
+		if err != nil {
+			return sum, err
+		}
+		sum.Ran += s.Ran
+		sum.Waited += s.Waited
+	}
+	return sum, err
+}
+
 // toolMemory returns the tool's memory in bytes: the sum of the proportional set
 // sizes of its processes.
 func (x *session) toolMemory() (int64, error) {
