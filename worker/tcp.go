@@ -65,6 +65,9 @@ func (w *Worker) tcpSegment(f *flowSlot) {
 	}
 	w.hears(f)
 	c.Input(&w.env, &w.seg)
+	if f.dialed {
+		w.dialOver(f)
+	}
 	if f.lent == 0 {
 		w.lenders = append(w.lenders, f.index)
 	}
@@ -179,9 +182,9 @@ func (w *Worker) tcpOpen(key flow.Key) {
 		w.dnsOpen(f)
 		return
 	}
-	fd, err := w.Host.ConnectTCP(w.Origin[familyOf(to.Addr())], to)
+	fd, err := w.connectHost(&key, to)
 	if w.madeRoom(err) {
-		fd, err = w.Host.ConnectTCP(w.Origin[familyOf(to.Addr())], to)
+		fd, err = w.connectHost(&key, to)
 	}
 	if err == 0 {
 		f.fd = fd

@@ -68,6 +68,10 @@ type Config struct {
 	NoTCP, NoUDP, NoICMP bool
 	Origin               [2]hostsock.Origin // of outbound sockets, by forward.V4 and V6
 
+	// Intercept may answer a connection of the guest's in place of a host peer: with a connected stream socket, which is the worker's from then on, or an error.
+	// It is asked once for each new connection and must not wait; nil for none.
+	Intercept func(guest, to netip.AddrPort) (fd int, err hostsock.Errno, ok bool)
+
 	WakeFd  int                                                  // an eventfd that Do writes to; -1: the caller of Step sees to it
 	Clock   func() int64                                         // monotonic, nanoseconds
 	Seed    uint64                                               // secret of initial sequence numbers
@@ -141,7 +145,8 @@ type Worker struct {
 	held          []int32 // forwarded ports at which connections wait because the guest is behind
 	heldUntil     int64   // when they are looked at again; 0: there are none
 	halfOpen      *halfOpen
-	pingRefused   *atomic.Bool // and one of the group said so
+	pingRefused   *atomic.Bool                   // and one of the group said so
+	dials         map[int32]func(hostsock.Errno) // of flows with dialed set
 
 	mu       sync.Mutex
 	commands []func()
@@ -204,6 +209,7 @@ type flowSlot struct {
 	greedy     bool   // it moved a whole frame in its last one
 	sentIn     uint32 // see senders
 	spoke      bool   // the guest has used the flow in this batch
+	dialed     bool   // somebody waits in Worker.dials to hear whether the guest accepts
 	usedAt     int64  // when it was last used, see usedEvery
 }
 
@@ -595,6 +601,9 @@ func (w *Worker) takeSlot(kind flowKind, key flow.Key) *flowSlot {
 func (w *Worker) dropFlow(f *flowSlot) {
 	if w.talks {
 		w.logEnded(f)
+	}
+	if f.dialed {
+		w.dialOver(f)
 	}
 	w.levels(f.kind, -1)
 	w.table.Delete(&f.key)

@@ -1,15 +1,18 @@
+// Package app is the program around a network (package vasta): what the options ask for, signals, the log, the counters, and the command.
 package app
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"sync"
 
+	"github.com/vasta-net/vasta"
 	"github.com/vasta-net/vasta/internal/options"
-	"github.com/vasta-net/vasta/link"
 	"github.com/vasta-net/vasta/netns"
 	"golang.org/x/sys/unix"
 )
@@ -22,50 +25,37 @@ const (
 // Run gives a command, or the user's shell, a namespace with a network, and returns the command's exit status. The error, if
 // any, is one line that has not been printed.
 func Run(o *options.Options) (status int, err error) {
-	p, err := planFromHost(o)
-	if err != nil {
-		return exitFailure, err
-	}
 	argv := o.Args
 	if len(argv) == 0 {
 		argv = []string{shell()}
 	}
-	return run(o, p, argv, os.Environ())
+	return run(o, func(vasta.Inside) ([]string, []string, error) { return argv, os.Environ(), nil })
 }
 
-// run is Run with the command and its environment.
-func run(o *options.Options, p *plan, argv, env []string) (status int, err error) {
+// run is Run with the command and its environment, which may depend on what the inside is like.
+func run(o *options.Options, command func(vasta.Inside) (argv, env []string, err error)) (status int, err error) {
 	log, closeLog, err := newLogger(&o.Log)
 	if err != nil {
 		return exitFailure, err
 	}
 	defer func() { err = errors.Join(err, closeLog()) }()
-	ns, err := netns.Create(p.inside)
+	s, err := open(o, log, vasta.Sandbox())
 	if err != nil {
 		return exitFailure, err
 	}
-	defer func() { err = errors.Join(err, ns.Close()) }()
-	n, err := newNetwork(o, p, ns.TAP(), log)
-	if err != nil {
-		return exitFailure, err
-	}
-	n.start()
-	defer func() { err = errors.Join(err, n.finish(o)) }()
-	announce(log, p, ns)
-	ports, err := watchPorts(o, p, ns, n)
-	if err != nil {
-		return exitFailure, err
-	}
-	defer ports.stop()
-	defer follow(o, p, ns, n).stop()
+	defer func() { err = errors.Join(err, s.finish()) }()
 	// Whoever is told that the network is ready may send signals from then on.
 	signals := make(chan os.Signal, 16)
 	listen(signals, unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
 	defer signal.Stop(signals)
-	if err := ready(o); err != nil {
+	argv, env, err := command(s.network.Inside())
+	if err != nil {
 		return exitFailure, err
 	}
-	err = ns.Start(netns.Command{
+	if err := s.ready(); err != nil {
+		return exitFailure, err
+	}
+	err = s.network.Namespace().Start(netns.Command{
 		Argv: argv, Env: env, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Foreground: true,
 	})
 	if err != nil {
@@ -74,56 +64,7 @@ func run(o *options.Options, p *plan, argv, env []string) (status int, err error
 		}
 		return exitFailure, err
 	}
-	return waitForCommand(o, n, ns, signals)
-}
-
-// waitForCommand passes signals on to the command until it ends.
-func waitForCommand(o *options.Options, n *network, ns *netns.Namespace, signals <-chan os.Signal) (int, error) {
-	ended := make(chan struct{})
-	var watching sync.WaitGroup
-	watching.Go(func() { n.watch(o, ns, signals, ended) })
-	status, err := ns.Wait()
-	close(ended)
-	watching.Wait() // it uses the network, which is given back next
-	if err != nil {
-		return exitFailure, err
-	}
-	return status.Shell(), nil
-}
-
-// watch follows what happens while the command runs, until ended is closed: signals, and the end of the network.
-func (n *network) watch(o *options.Options, ns *netns.Namespace, signals <-chan os.Signal, ended <-chan struct{}) {
-	gone := n.done
-	for {
-		select {
-		case s := <-signals:
-			n.handleSignal(o, ns, s.(unix.Signal))
-		case <-gone:
-			gone = nil // it stays closed
-			if errors.Is(n.result, link.ErrGone) {
-				n.log.Warn("the interface inside is gone: the command has no network any more")
-			} else {
-				n.log.Error("the command has no network any more", "error", n.result)
-			}
-		case <-ended:
-			return
-		}
-	}
-}
-
-// handleSignal writes the counters for SIGUSR1 when they were asked for. Signals that a terminal sends to the whole
-// foreground have reached the command already; the others are passed on.
-func (n *network) handleSignal(o *options.Options, ns *netns.Namespace, s unix.Signal) {
-	switch s {
-	case unix.SIGUSR1:
-		if o.Counters.Enabled {
-			n.writeCounters(o)
-			return
-		}
-	case unix.SIGINT, unix.SIGQUIT:
-		return
-	}
-	_ = ns.Signal(s) // the command may have ended meanwhile
+	return s.waitForCommand(signals)
 }
 
 // Attach gives an existing namespace a network, until the namespace is gone or a signal ends it.
@@ -133,49 +74,26 @@ func Attach(o *options.Options) (status int, err error) {
 		return exitFailure, err
 	}
 	defer func() { err = errors.Join(err, closeLog()) }()
-	p, err := planFromHost(o)
-	if err != nil {
-		return exitFailure, err
-	}
-	p.inside.ResolvConf = nil // the mounts of a namespace that exists are its own affair
 	signals := make(chan os.Signal, 4)
 	listen(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1)
-	ns, err := netns.Attach(netns.Target{PID: o.Target.PID, NetNS: o.Target.NetNS, UserNS: o.Target.UserNS}, p.inside)
+	s, err := open(o, log, vasta.Attach(netns.Target{PID: o.Target.PID, NetNS: o.Target.NetNS, UserNS: o.Target.UserNS}))
 	if err != nil {
 		return exitFailure, err
 	}
-	defer func() { err = errors.Join(err, ns.Close()) }()
-	n, err := newNetwork(o, p, ns.TAP(), log)
-	if err != nil {
-		return exitFailure, err
-	}
-	n.start()
-	defer func() { err = errors.Join(err, n.finish(o)) }()
-	announce(log, p, ns)
-	ports, err := watchPorts(o, p, ns, n)
-	if err != nil {
-		return exitFailure, err
-	}
-	defer ports.stop()
-	defer follow(o, p, ns, n).stop()
-	if err := ready(o); err != nil {
+	defer func() { err = errors.Join(err, s.finish()) }()
+	if err := s.ready(); err != nil {
 		return exitFailure, err
 	}
 	for {
 		select {
-		case <-ns.Gone():
-			log.Info("the namespace is gone")
-			return 0, nil
-		case <-n.done:
-			if errors.Is(n.result, link.ErrGone) {
-				log.Info("the namespace's interface is gone")
+		case <-s.ended:
+			if errors.Is(s.result, vasta.ErrGone) {
+				log.Info("the namespace is gone")
 			}
 			return 0, nil // any other end is for finish to report
-		case s := <-signals:
-			if s == unix.SIGUSR1 {
-				if o.Counters.Enabled {
-					n.writeCounters(o)
-				}
+		case got := <-signals:
+			if got == unix.SIGUSR1 {
+				s.writeCounters()
 				continue
 			}
 			return 0, nil
@@ -183,27 +101,133 @@ func Attach(o *options.Options) (status int, err error) {
 	}
 }
 
-// planFromHost reads the host's network and plans the inside.
-func planFromHost(o *options.Options) (*plan, error) {
-	host, err := netns.HostNetwork(o.Host.Template, o.Host.Template)
-	if err != nil {
-		return nil, err
+// session is a network that runs, and what the options want besides.
+type session struct {
+	o        *options.Options
+	log      *slog.Logger
+	network  *vasta.Network
+	watchers watchers
+	idle     func() bool // ends whenIdle
+	end      context.CancelFunc
+	ended    chan struct{} // closed when the network has ended
+	result   error         // why, then
+}
+
+// open makes the network that the options ask for over a link, and has it work.
+func open(o *options.Options, log *slog.Logger, l vasta.Link) (*session, error) {
+	s := &session{o: o, log: log, ended: make(chan struct{})}
+	c := config(o, log)
+	s.watchers.watch(o, &c)
+	s.idle = whenIdle(&c)
+	var err error
+	if s.network, err = vasta.New(c, l); err != nil {
+		s.idle()
+		return nil, inOptions(o, err)
 	}
-	return makePlan(o, host, hostResolvConf())
+	if err := s.watchers.open(o, s.network, log); err != nil {
+		s.idle()
+		return nil, errors.Join(err, s.network.Close())
+	}
+	s.announce()
+	// There is a processor for each worker, and one more: a worker's system calls do not tell the Go scheduler, which must not wait for them.
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), o.Limits.Queues+1))
+	ctx, end := context.WithCancel(context.Background())
+	s.end = end
+	go func() {
+		s.result = s.network.Run(ctx)
+		close(s.ended)
+	}()
+	select {
+	case <-s.network.Ready():
+		return s, nil
+	case <-s.ended:
+		err := inOptions(o, s.result)
+		s.result = nil
+		return nil, errors.Join(err, s.finish())
+	}
+}
+
+// finish stops the network and writes the counters that were asked for, with the levels before everything is given back.
+func (s *session) finish() error {
+	s.end()
+	<-s.ended
+	s.idle()
+	err := s.result
+	if errors.Is(err, vasta.ErrGone) {
+		err = nil
+	}
+	if s.o.Counters.Enabled {
+		all, e := s.network.Stats(context.Background())
+		if e == nil {
+			e = writeCounters(s.o, all.Workers)
+		}
+		err = errors.Join(err, e)
+	}
+	return errors.Join(err, s.network.Close(), s.watchers.close())
+}
+
+// waitForCommand passes signals on to the command until it ends.
+func (s *session) waitForCommand(signals <-chan os.Signal) (int, error) {
+	ended := make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() { s.watch(signals, ended) })
+	status, err := s.network.Namespace().Wait()
+	close(ended)
+	watching.Wait() // it uses the network, which is given back next
+	if err != nil {
+		return exitFailure, err
+	}
+	return status.Shell(), nil
+}
+
+// watch follows what happens while the command runs, until ended is closed: signals, and the end of the network.
+func (s *session) watch(signals <-chan os.Signal, ended <-chan struct{}) {
+	gone := s.ended
+	for {
+		select {
+		case got := <-signals:
+			s.handleSignal(got.(unix.Signal))
+		case <-gone:
+			gone = nil // it stays closed
+			if errors.Is(s.result, vasta.ErrGone) {
+				s.log.Warn("the interface inside is gone: the command has no network any more")
+			} else {
+				s.log.Error("the command has no network any more", "error", s.result)
+			}
+		case <-ended:
+			return
+		}
+	}
+}
+
+// handleSignal writes the counters for SIGUSR1 when they were asked for. Signals that a terminal sends to the whole
+// foreground have reached the command already; the others are passed on.
+func (s *session) handleSignal(got unix.Signal) {
+	switch got {
+	case unix.SIGUSR1:
+		if s.o.Counters.Enabled {
+			s.writeCounters()
+			return
+		}
+	case unix.SIGINT, unix.SIGQUIT:
+		return
+	}
+	_ = s.network.Namespace().Signal(got) // the command may have ended meanwhile
 }
 
 // announce logs what the network was set up with.
-func announce(log *slog.Logger, p *plan, ns *netns.Namespace) {
-	for _, w := range ns.Warnings() {
-		log.Warn(w)
+func (s *session) announce() {
+	for _, w := range s.network.Namespace().Warnings() {
+		s.log.Warn(w)
 	}
-	t := ns.TAP()
-	log.Info("network is up", "interface", t.Name, "mtu", t.MTU, "addresses", fmt.Sprint(p.inside.Addrs),
-		"gateway", fmt.Sprint(valid(p.mapping.Gateway)), "host_loopback", fmt.Sprint(valid(p.mapping.Loopback)))
+	in := s.network.Inside()
+	s.log.Info("network is up", "interface", in.IfName, "mtu", in.MTU, "addresses", fmt.Sprint(in.Addrs),
+		"gateway", fmt.Sprint(valid(in.Gateway)), "host_loopback", fmt.Sprint(valid(in.HostLoopback)))
 }
 
 // ready tells whoever waits on the descriptor of --ready-fd that the network works.
-func ready(o *options.Options) error {
+func (s *session) ready() error {
+	o := s.o
 	if o.ReadyFD < 0 {
 		return nil
 	}

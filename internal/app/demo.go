@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"os"
 
-	"github.com/vasta-net/vasta/flow/forward"
+	"github.com/vasta-net/vasta"
 	"github.com/vasta-net/vasta/internal/options"
 )
 
@@ -21,25 +21,25 @@ func Demo(o *options.Options) (status int, err error) {
 	if demo.Log.Level == options.Normal {
 		demo.Log.Level = options.Quiet // what the log says first, the demo says in its own words
 	}
-	p, err := planFromHost(&demo)
-	if err != nil {
-		return exitFailure, err
+	var server *demoServer
+	status, err = run(&demo, func(inside vasta.Inside) (argv, env []string, err error) {
+		gateway, loopback := inside.HostLoopback.V4, netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		if !gateway.IsValid() {
+			gateway, loopback = inside.HostLoopback.V6, netip.IPv6Loopback()
+		}
+		if !gateway.IsValid() {
+			return nil, nil, errors.New("demo: its server is on the host's loopback, which the options close: leave out --no-map-gw or --map-host-loopback none")
+		}
+		if gateway.IsLinkLocalUnicast() && gateway.Is6() {
+			gateway = gateway.WithZone(inside.IfName)
+		}
+		if server, err = serveDemo(loopback); err != nil {
+			return nil, nil, err
+		}
+		return []string{self}, append(os.Environ(), demoEnv+"="+netip.AddrPortFrom(gateway, server.port()).String()), nil
+	})
+	if server != nil {
+		err = errors.Join(err, server.close())
 	}
-	family := forward.V4
-	if !p.mapping.Loopback[family].IsValid() {
-		family = forward.V6
-	}
-	gateway := p.mapping.Loopback[family]
-	if !gateway.IsValid() {
-		return exitFailure, errors.New("demo: its server is on the host's loopback, which the options close: leave out --no-map-gw or --map-host-loopback none")
-	}
-	if gateway.IsLinkLocalUnicast() && gateway.Is6() {
-		gateway = gateway.WithZone(p.inside.IfName)
-	}
-	server, err := serveDemo(loopbacks[family])
-	if err != nil {
-		return exitFailure, err
-	}
-	defer func() { err = errors.Join(err, server.close()) }()
-	return run(&demo, p, []string{self}, append(os.Environ(), demoEnv+"="+netip.AddrPortFrom(gateway, server.port()).String()))
+	return status, err
 }

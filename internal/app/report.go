@@ -1,37 +1,37 @@
 package app
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net/netip"
 	"os"
 	"runtime"
+	"time"
 
 	"github.com/vasta-net/vasta/internal/options"
 	"github.com/vasta-net/vasta/stats"
 )
 
-// finish stops the network and writes the counters that were asked for, with the levels before everything is given back.
-func (n *network) finish(o *options.Options) error {
-	err := n.stop()
-	if o.Counters.Enabled {
-		err = errors.Join(err, writeCounters(o, n.snapshots()))
-	}
-	return errors.Join(err, n.release())
-}
-
-// writeCounters writes the counters of a running network. A failure is logged: it must not end the network.
-func (n *network) writeCounters(o *options.Options) {
-	all, ok := n.counters()
-	if !ok {
-		n.log.Error("counters: a worker did not answer within a second")
+// writeCounters writes the counters of a running network, if they were asked for. A failure is logged: it must not end the network.
+func (s *session) writeCounters() {
+	if !s.o.Counters.Enabled {
 		return
 	}
-	if err := writeCounters(o, all); err != nil {
-		n.log.Error(err.Error())
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	all, err := s.network.Stats(ctx)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		s.log.Error("counters: a worker did not answer within a second")
+	case err != nil:
+		s.log.Error(err.Error())
+	default:
+		if err := writeCounters(s.o, all.Workers); err != nil {
+			s.log.Error(err.Error())
+		}
 	}
 }
 
@@ -113,14 +113,4 @@ func nameTrace(groups []string, a slog.Attr) slog.Attr {
 		a.Value = slog.StringValue("TRACE")
 	}
 	return a
-}
-
-// valid leaves out the zero addresses.
-func valid(pair [2]netip.Addr) (addrs []netip.Addr) {
-	for _, a := range pair {
-		if a.IsValid() {
-			addrs = append(addrs, a)
-		}
-	}
-	return addrs
 }

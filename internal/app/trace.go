@@ -6,40 +6,38 @@ import (
 	"log/slog"
 	"net/netip"
 
+	"github.com/vasta-net/vasta"
 	"github.com/vasta-net/vasta/packet"
 	"github.com/vasta-net/vasta/stats"
-	"github.com/vasta-net/vasta/worker"
 )
 
 // levelTrace is below debug.
 const levelTrace = slog.LevelDebug - 4
 
 // tracer logs every frame: what --trace is for.
-type tracer struct {
-	log *slog.Logger
-	pkt packet.Packet
-}
+type tracer struct{ log *slog.Logger }
 
-// frame logs one frame of the link. It belongs to the worker's goroutine.
-func (t *tracer) frame(d worker.Direction, hdr *packet.NetHdr, bufs [][]byte) {
+// frame logs one frame of the link. It may be called by several workers at once.
+func (t *tracer) frame(to vasta.Side, hdr *packet.NetHdr, bufs [][]byte) {
+	var pkt packet.Packet
 	f := packet.Frame{Hdr: *hdr, Bufs: bufs}
 	for _, b := range bufs {
 		f.Len += len(b)
 	}
-	attrs := []slog.Attr{slog.String("to", [...]string{worker.FromGuest: "host", worker.ToGuest: "guest"}[d]), slog.Int("bytes", f.Len)}
+	attrs := []slog.Attr{slog.String("to", [...]string{vasta.ToHost: "host", vasta.ToGuest: "guest"}[to]), slog.Int("bytes", f.Len)}
 	if hdr.GSOType != packet.GSONone {
 		attrs = append(attrs, slog.Int("gso_size", int(hdr.GSOSize)))
 	}
-	switch reason := t.pkt.Parse(&f); {
+	switch reason := pkt.Parse(&f); {
 	case reason != stats.None:
 		attrs = append(attrs, slog.String("bad", reason.String()))
-	case t.pkt.EtherType == packet.EtherARP:
+	case pkt.EtherType == packet.EtherARP:
 		attrs = append(attrs, slog.String("protocol", "ARP"))
 	default:
-		attrs = append(attrs, slog.String("protocol", protocolName(t.pkt.Proto)),
-			slog.String("source", end(t.pkt.Src, t.pkt.SrcPort)), slog.String("destination", end(t.pkt.Dst, t.pkt.DstPort)))
-		if t.pkt.Proto == packet.ProtoTCP {
-			attrs = append(attrs, slog.String("flags", fmt.Sprintf("%#02x", t.pkt.Transport()[13])))
+		attrs = append(attrs, slog.String("protocol", protocolName(pkt.Proto)),
+			slog.String("source", end(pkt.Src, pkt.SrcPort)), slog.String("destination", end(pkt.Dst, pkt.DstPort)))
+		if pkt.Proto == packet.ProtoTCP {
+			attrs = append(attrs, slog.String("flags", fmt.Sprintf("%#02x", pkt.Transport()[13])))
 		}
 	}
 	t.log.LogAttrs(context.Background(), levelTrace, "frame", attrs...)

@@ -124,6 +124,9 @@ func (q *Queue) Receive(frames []packet.Frame) (int, error) {
 	if gone && n == 0 && room > 0 {
 		return 0, link.ErrGone
 	}
+	if n < room && q.peer.closed.Load() {
+		q.bell.ring() // the end is still to be told; the bell of the other's Close may just have been muted
+	}
 	return n, nil
 }
 

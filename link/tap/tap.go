@@ -61,6 +61,25 @@ func New(fd int, f link.Features) (*Queue, error) {
 	return open(fd, f)
 }
 
+// Offload prepares a TAP descriptor that was opened with IFF_VNET_HDR for New: it sets the header's size, and all the offloads that the kernel has, which
+// it returns. Both belong to the interface: one descriptor is enough.
+func Offload(fd int) (link.Features, error) {
+	const base, uso = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_TSO_ECN, unix.TUN_F_USO4 | unix.TUN_F_USO6
+	if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, packet.NetHdrLen); err != nil {
+		return link.Features{}, fmt.Errorf("link/tap: cannot set the virtio-net header of descriptor %d to %d bytes: %w (is it a TAP's?)", fd, packet.NetHdrLen, err)
+	}
+	f := link.Features{Csum: true, TSO4: true, TSO6: true, USO: true}
+	err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, base|uso)
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.2
+		f.USO = false
+		err = unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, base)
+	}
+	if err != nil {
+		return link.Features{}, fmt.Errorf("link/tap: cannot set the offloads of descriptor %d: %w", fd, err)
+	}
+	return f, nil
+}
+
 // check refuses a descriptor whose frames would be misread.
 func check(fd int) error {
 	ifr, err := unix.NewIfreq("")

@@ -1,4 +1,4 @@
-package app
+package vasta
 
 import (
 	"bytes"
@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/vasta-net/vasta/internal/options"
 	"github.com/vasta-net/vasta/netns"
 )
 
@@ -26,10 +25,10 @@ const (
 // follower keeps the inside as the host's network is: addresses and routes, as far as they are copied from the host, and resolvers. What the
 // host has no more (it is between two networks, or off) stays inside as it was.
 type follower struct {
-	o       options.Options
+	c       Config
 	log     *slog.Logger
 	ns      *netns.Namespace
-	network *network
+	network *Network
 	plan    *plan // what the inside is like now
 	events  *hostEvents
 	stopped chan struct{}
@@ -37,9 +36,9 @@ type follower struct {
 }
 
 // follow begins to follow the host. When that cannot be, the inside stays as it is, which is worth a warning.
-func follow(o *options.Options, p *plan, ns *netns.Namespace, n *network) *follower {
-	f := &follower{o: *o, log: n.log, ns: ns, network: n, plan: p, stopped: make(chan struct{})}
-	f.o.Guest.IfName = ns.TAP().Name // it does not follow the host's
+func (n *Network) follow() *follower {
+	f := &follower{c: n.config, log: n.log, ns: n.end.ns, network: n, plan: n.plan, stopped: make(chan struct{})}
+	f.c.Guest.IfName = n.end.name // it does not follow the host's
 	var err error
 	if f.events, err = watchHost(); err != nil {
 		f.log.Warn("changes of the host's network will not be followed", "error", err)
@@ -86,7 +85,7 @@ func (f *follower) run() {
 
 // refresh looks at the host, and changes the inside where that has changed.
 func (f *follower) refresh() error {
-	now, err := netns.HostNetwork(f.o.Host.Template, f.o.Host.Template)
+	now, err := netns.HostNetwork(f.c.Host.Template, f.c.Host.Template)
 	if err != nil {
 		f.log.Debug("the host's network cannot be read", "error", err) // the template interface may be gone for a while
 		now = f.plan.host
@@ -95,7 +94,7 @@ func (f *follower) refresh() error {
 	if reflect.DeepEqual(host, f.plan.host) && bytes.Equal(resolv, f.plan.resolv) {
 		return nil
 	}
-	next, err := makePlan(&f.o, host, resolv)
+	next, err := makePlan(&f.c, host, resolv)
 	if err != nil {
 		return err
 	}
@@ -130,16 +129,16 @@ func (f *follower) change(next *plan) error {
 		ResolvConf: next.inside.ResolvConf,
 	}
 	moved := !slices.Equal(u.Addrs, u.OldAddrs) || !slices.Equal(u.Routes, u.OldRoutes)
-	if moved || u.ResolvConf != nil && !bytes.Equal(u.ResolvConf, last.inside.ResolvConf) {
+	if f.ns != nil && (moved || u.ResolvConf != nil && !bytes.Equal(u.ResolvConf, last.inside.ResolvConf)) {
 		if err := f.ns.Update(u); err != nil {
 			return err
 		}
 	}
 	f.plan = next
-	if err := f.network.reconfigure(&f.o, next, f.ns.TAP()); err != nil {
+	if err := f.network.reconfigure(&f.c, next); err != nil {
 		return err
 	}
-	f.log.Info("the host's network has changed", "addresses", fmt.Sprint(next.inside.Addrs), "gateway", fmt.Sprint(valid(next.mapping.Gateway)),
+	f.log.Info("the host's network has changed", "addresses", fmt.Sprint(next.inside.Addrs), "gateway", fmt.Sprint(next.mapping.Gateway),
 		"resolvers", fmt.Sprint(next.names.resolvers))
 	return nil
 }
@@ -158,12 +157,15 @@ func former(next, last *plan) (addrs []netip.Addr) {
 const maxFormer = 8
 
 // reconfigure has all workers go by another plan, and the first of them tell the guest.
-func (n *network) reconfigure(o *options.Options, p *plan, t *netns.TAP) error {
+func (n *Network) reconfigure(c *Config, p *plan) error {
+	n.mu.Lock()
+	n.plan = p
+	n.mu.Unlock()
 	result := make(chan error, len(n.members))
 	for i, m := range n.members {
-		c := p.gateway(o, t, nil)
+		g := p.gateway(c, n.end, nil)
 		m.worker.Do(func() {
-			err := m.worker.Reconfigure(&p.mapping, c)
+			err := m.worker.Reconfigure(&p.mapping, g)
 			m.worker.SetNaming(p.names.at, p.names.resolvers)
 			if i == 0 {
 				m.worker.Advertise()

@@ -1,4 +1,4 @@
-package app
+package vasta
 
 import (
 	"encoding/binary"

@@ -1,4 +1,4 @@
-package app
+package vasta
 
 import (
 	"fmt"
@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/vasta-net/vasta/flow/forward"
-	"github.com/vasta-net/vasta/internal/options"
 	"github.com/vasta-net/vasta/netns"
 )
 
@@ -19,16 +18,10 @@ const (
 	maxAuto = 1024
 )
 
-// deferredPort is a forwarded port that listens only while the guest does, and the worker that has it.
-type deferredPort struct {
-	forward.Port
-	member *member
-}
-
 // portWatch keeps forwarded ports as the guest's sockets are: those of --listen-when-ready, and those of "auto".
 type portWatch struct {
 	log     *slog.Logger
-	network *network
+	network *Network
 	sockets *netns.Sockets
 	ready   netns.PortSet // at the last look
 	autos   []*autoPorts
@@ -38,34 +31,33 @@ type portWatch struct {
 
 // autoPorts are the ports of a protocol that were forwarded because the guest listens on them.
 type autoPorts struct {
-	option string
-	udp    bool
-	at     forward.Port // where, but for the port
-	open   map[uint16]*member
-	full   bool // and that was said
+	name string // "tcp" or "udp"
+	udp  bool
+	at   forward.Port // where, but for the port
+	open map[uint16]*member
+	full bool // and that was said
 }
 
 // watchPorts begins to keep ports as the guest's sockets are, if that was asked for, and has looked at them once.
-func watchPorts(o *options.Options, p *plan, ns *netns.Namespace, n *network) (*portWatch, error) {
-	w := &portWatch{log: n.log, network: n, sockets: ns.Sockets(), stopped: make(chan struct{})}
+func (n *Network) watchPorts() (*portWatch, error) {
+	w := &portWatch{log: n.log, network: n, stopped: make(chan struct{})}
+	if n.end.ns != nil {
+		w.sockets = n.end.ns.Sockets()
+	}
 	if w.sockets == nil {
 		return w, nil
 	}
 	for _, a := range []struct {
-		asked  bool
-		option string
-		udp    bool
-	}{{o.Ports.AutoTCP, "-t", false}, {o.Ports.AutoUDP, "-u", true}} {
+		asked bool
+		name  string
+		udp   bool
+	}{{n.config.AutoTCP, "tcp", false}, {n.config.AutoUDP, "udp", true}} {
 		if a.asked {
-			w.autos = append(w.autos, &autoPorts{option: a.option, udp: a.udp, at: p.listener(options.PortRule{}), open: map[uint16]*member{}})
+			w.autos = append(w.autos, &autoPorts{name: a.name, udp: a.udp, at: n.currentPlan().listener(PortRule{}), open: map[uint16]*member{}})
 		}
 	}
 	if err := w.look(); err != nil {
-		option := "--listen-when-ready"
-		if len(w.autos) > 0 {
-			option = w.autos[0].option + " auto"
-		}
-		return nil, fmt.Errorf("option %s: %w", option, err)
+		return nil, fmt.Errorf("%w: %w", ErrWatch, err)
 	}
 	w.running.Go(w.run)
 	return w, nil
@@ -97,13 +89,25 @@ func (w *portWatch) run() {
 	}
 }
 
+// deferred are the ports that listen only while the guest does. They are as they were opened in New.
+func (n *Network) deferred() (ports []openPort) {
+	n.changing.Lock()
+	defer n.changing.Unlock()
+	for _, p := range n.ports {
+		if p.Deferred {
+			ports = append(ports, p)
+		}
+	}
+	return ports
+}
+
 // look asks what listens inside, and has the workers follow.
 func (w *portWatch) look() error {
 	var now netns.PortSet
 	if err := w.sockets.Listening(&now, false); err != nil {
 		return err
 	}
-	for _, d := range w.network.deferred {
+	for _, d := range w.network.deferred() {
 		if ready := now.Has(d.To); ready != w.ready.Has(d.To) {
 			d.member.worker.Do(func() {
 				if errno := d.member.worker.SetReady(d.Port, ready); errno != 0 {
@@ -133,7 +137,7 @@ func (w *portWatch) follow(a *autoPorts, set *netns.PortSet) {
 			delete(a.open, port)
 			p := a.port(port)
 			m.worker.Do(func() { m.worker.Unforward(p, a.udp) })
-			w.log.Debug("port not forwarded any more", "option", a.option, "port", p.Listen)
+			w.log.Debug("port not forwarded any more", "network", a.name, "port", p.Listen)
 		}
 	}
 	low, high := clientPorts()
@@ -143,7 +147,7 @@ func (w *portWatch) follow(a *autoPorts, set *netns.PortSet) {
 		}
 		if len(a.open) == maxAuto {
 			if !a.full {
-				w.log.Warn("the namespace listens on more ports than are forwarded", "option", a.option+" auto", "forwarded", maxAuto)
+				w.log.Warn("the namespace listens on more ports than are forwarded", "network", a.name, "forwarded", maxAuto)
 			}
 			a.full = true
 			return
@@ -153,10 +157,10 @@ func (w *portWatch) follow(a *autoPorts, set *netns.PortSet) {
 		p := a.port(port)
 		m.worker.Do(func() {
 			if errno := m.worker.Forward(p, a.udp); errno != 0 {
-				w.log.Info("a port that the namespace listens on is not forwarded", "option", a.option+" auto", "port", p.Listen, "error", errno)
+				w.log.Info("a port that the namespace listens on is not forwarded", "network", a.name, "port", p.Listen, "error", errno)
 				return
 			}
-			w.log.Debug("port forwarded", "option", a.option, "port", p.Listen)
+			w.log.Debug("port forwarded", "network", a.name, "port", p.Listen)
 		})
 	}
 }

@@ -1,4 +1,4 @@
-package app
+package vasta
 
 import (
 	"fmt"
@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/vasta-net/vasta/flow/forward"
-	"github.com/vasta-net/vasta/internal/options"
 )
 
 // dnsAlias is the IPv4 address inside whose port 53 is the forwarder's. For IPv6 it is the gateway's address.
@@ -31,40 +30,40 @@ type naming struct {
 // naming plans how names are resolved inside, from the host's resolv.conf, which is nil when there is none. The guest is told of the
 // forwarder, wherever the host's resolvers are: they may change, one may fail, and some only the host can reach. A resolver whose address
 // leads elsewhere inside, as a router's that the gateway mapping hides, is the forwarder for who asks it by that address.
-func (p *plan) naming(o *options.Options, resolv []byte) (n naming) {
+func (p *plan) naming(c *Config, resolv []byte) (n naming) {
 	servers, rest := parseResolvConf(resolv)
 	m := &p.mapping
-	for f, a := range [2]netip.Addr{forward.V4: o.DNS.Forward.V4, forward.V6: o.DNS.Forward.V6} {
-		if !a.IsValid() && m.Gateway[f].IsValid() && (f == forward.V4 || len(n.at) == 0 || o.DNS.ByDHCP) {
+	for f, a := range [2]netip.Addr{forward.V4: c.DNS.Forward.V4, forward.V6: c.DNS.Forward.V6} {
+		if !a.IsValid() && m.Gateway[f].IsValid() && (f == forward.V4 || len(n.at) == 0 || c.DNS.ByDHCP) {
 			a = [2]netip.Addr{forward.V4: dnsAlias, forward.V6: m.Gateway[f]}[f]
 		}
 		if a.IsValid() {
 			n.at = append(n.at, a)
 		}
 	}
-	n.servers = n.told(p, o)
+	n.servers = n.told(p, c)
 	for _, s := range servers {
 		if f := familyOf(s); s == m.Loopback[f] || s == m.GuestAlias[f] {
 			n.at = append(n.at, s)
 		}
 	}
-	for _, s := range asked(o, servers) {
+	for _, s := range asked(c, servers) {
 		n.resolvers = append(n.resolvers, netip.AddrPortFrom(s, dnsPort))
 	}
-	n.search = searchList(o, rest)
+	n.search = searchList(c, rest)
 	switch {
-	case o.DNS.NoServers:
+	case c.DNS.NoServers:
 		n.resolvConf = []byte("# no resolvers: --dns none\n")
 	case resolv != nil:
-		n.resolvConf = resolvConf(o, n.servers, rest)
+		n.resolvConf = resolvConf(c, n.servers, rest)
 	}
 	return n
 }
 
 // told are the resolvers that the guest is told of: those of --dns, or the forwarder, which needs no more than one address.
-func (n *naming) told(p *plan, o *options.Options) (servers []netip.Addr) {
-	if o.DNS.NoServers || len(o.DNS.Servers) > 0 {
-		return o.DNS.Servers
+func (n *naming) told(p *plan, c *Config) (servers []netip.Addr) {
+	if c.DNS.NoServers || len(c.DNS.Servers) > 0 {
+		return c.DNS.Servers
 	}
 	for _, a := range n.at {
 		if a.Is6() && a.IsLinkLocalUnicast() {
@@ -76,9 +75,9 @@ func (n *naming) told(p *plan, o *options.Options) (servers []netip.Addr) {
 }
 
 // asked are the resolvers that are asked for the guest: those of --dns-host, or else the host's.
-func asked(o *options.Options, servers []netip.Addr) []netip.Addr {
+func asked(c *Config, servers []netip.Addr) []netip.Addr {
 	var fixed []netip.Addr
-	for _, a := range [...]netip.Addr{o.DNS.Host.V4, o.DNS.Host.V6} {
+	for _, a := range [...]netip.Addr{c.DNS.Host.V4, c.DNS.Host.V6} {
 		if a.IsValid() {
 			fixed = append(fixed, a)
 		}
@@ -100,18 +99,18 @@ func familyOf(a netip.Addr) int {
 }
 
 // resolvConf writes a resolv.conf. rest are the lines of the host's that do not name resolvers.
-func resolvConf(o *options.Options, servers []netip.Addr, rest []string) []byte {
+func resolvConf(c *Config, servers []netip.Addr, rest []string) []byte {
 	var b strings.Builder
 	b.WriteString("# written by vasta for this namespace\n")
-	for _, a := range servers[:min(len(servers), max(1, len(o.DNS.Servers)))] { // the forwarder's addresses all lead to the same
+	for _, a := range servers[:min(len(servers), max(1, len(c.DNS.Servers)))] { // the forwarder's addresses all lead to the same
 		fmt.Fprintf(&b, "nameserver %s\n", a)
 	}
-	if len(o.DNS.Search) > 0 {
-		fmt.Fprintf(&b, "search %s\n", strings.Join(o.DNS.Search, " "))
+	if len(c.DNS.Search) > 0 {
+		fmt.Fprintf(&b, "search %s\n", strings.Join(c.DNS.Search, " "))
 	}
 	for _, line := range rest {
 		word := strings.Fields(line)[0]
-		if (word == "search" || word == "domain") && (o.DNS.NoSearch || len(o.DNS.Search) > 0) {
+		if (word == "search" || word == "domain") && (c.DNS.NoSearch || len(c.DNS.Search) > 0) {
 			continue
 		}
 		b.WriteString(line + "\n")
@@ -120,9 +119,9 @@ func resolvConf(o *options.Options, servers []netip.Addr, rest []string) []byte 
 }
 
 // searchList is what --search says, or else the host's resolv.conf, whose last such line holds.
-func searchList(o *options.Options, rest []string) (domains []string) {
-	if len(o.DNS.Search) > 0 || o.DNS.NoSearch {
-		return o.DNS.Search
+func searchList(c *Config, rest []string) (domains []string) {
+	if len(c.DNS.Search) > 0 || c.DNS.NoSearch {
+		return c.DNS.Search
 	}
 	for _, line := range rest {
 		if words := strings.Fields(line); words[0] == "search" || words[0] == "domain" {

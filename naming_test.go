@@ -1,34 +1,18 @@
-package app
+package vasta
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vasta-net/vasta/flow/forward"
-	"github.com/vasta-net/vasta/internal/options"
 	"github.com/vasta-net/vasta/netns"
 )
-
-// testHost is a host with both families behind a router.
-func testHost() netns.Template {
-	family := func(addr, gateway string) netns.Family {
-		return netns.Family{Addrs: []netip.Prefix{netip.MustParsePrefix(addr)}, Gateway: netip.MustParseAddr(gateway)}
-	}
-	return netns.Template{IfName: "eth0", V4: family("192.0.2.2/24", "192.0.2.1"), V6: family("2001:db8::2/64", "2001:db8::1")}
-}
-
-// parsed is a command line that has to be right.
-func parsed(t *testing.T, args string) *options.Options {
-	t.Helper()
-	o, err := options.Parse(append(strings.Fields(args), "--", "true"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &o
-}
 
 // TestNaming checks what the guest is told of, and where its questions go.
 func TestNaming(t *testing.T) {
@@ -61,7 +45,7 @@ func TestNaming(t *testing.T) {
 		{"nonsense", "", "nameserver\nnameserver nobody\n;nameserver ::1\n#nameserver ::1\n", alias, alias, "127.0.0.1:53"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			p, err := makePlan(parsed(t, tc.args), testHost(), []byte(tc.resolv))
+			p, err := makePlan(configured(t, tc.args), testHost(), []byte(tc.resolv))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -77,7 +61,7 @@ func TestNaming(t *testing.T) {
 			}
 		})
 	}
-	if p, err := makePlan(parsed(t, ""), testHost(), nil); err != nil || p.inside.ResolvConf != nil || len(p.names.at) != 1 {
+	if p, err := makePlan(configured(t, ""), testHost(), nil); err != nil || p.inside.ResolvConf != nil || len(p.names.at) != 1 {
 		t.Errorf("a host without resolv.conf: %q inside, %v", p.inside.ResolvConf, err)
 	}
 }
@@ -86,12 +70,12 @@ func TestNaming(t *testing.T) {
 func TestResolvConfLines(t *testing.T) {
 	const host = "# a comment\nnameserver 127.0.0.1\nnameserver ::1\nsearch example.org example.net\noptions edns0\n\n"
 	for args, want := range map[string]string{
-		"":                 "nameserver 169.254.1.1\nsearch example.org example.net\noptions edns0\n",
-		"-S none":          "nameserver 169.254.1.1\noptions edns0\n",
-		"-S a.example -Sb": "nameserver 169.254.1.1\nsearch a.example b\noptions edns0\n",
-		"-D 198.51.100.9":  "nameserver 198.51.100.9\nsearch example.org example.net\noptions edns0\n",
+		"":                  "nameserver 169.254.1.1\nsearch example.org example.net\noptions edns0\n",
+		"-S none":           "nameserver 169.254.1.1\noptions edns0\n",
+		"-S a.example -S b": "nameserver 169.254.1.1\nsearch a.example b\noptions edns0\n",
+		"-D 198.51.100.9":   "nameserver 198.51.100.9\nsearch example.org example.net\noptions edns0\n",
 	} {
-		p, err := makePlan(parsed(t, args), testHost(), []byte(host))
+		p, err := makePlan(configured(t, args), testHost(), []byte(host))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -105,7 +89,9 @@ func TestResolvConfLines(t *testing.T) {
 // TestPlanAddresses checks what is copied from the host, what options replace, and where addresses lead.
 func TestPlanAddresses(t *testing.T) {
 	type result struct{ Addrs, Routes, Gateways, Loopbacks string }
-	pair := func(a [2]netip.Addr) string { return strings.Trim(fmt.Sprint(valid(a)), "[]") }
+	pair := func(a [2]netip.Addr) string {
+		return strings.TrimSpace(strings.ReplaceAll(strings.Trim(fmt.Sprint(a), "[]"), "invalid IP", ""))
+	}
 	for _, tc := range []struct {
 		args string
 		host netns.Template
@@ -123,7 +109,7 @@ func TestPlanAddresses(t *testing.T) {
 		{"-4 -a 10.0.0.2/8", netns.Template{}, result{"[10.0.0.2/8]", "[0.0.0.0/0 via 169.254.2.2]", "169.254.2.2", "169.254.2.2"}},
 	} {
 		t.Run(tc.args, func(t *testing.T) {
-			p, err := makePlan(parsed(t, tc.args), tc.host, nil)
+			p, err := makePlan(configured(t, tc.args), tc.host, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -137,7 +123,7 @@ func TestPlanAddresses(t *testing.T) {
 			}
 		})
 	}
-	if _, err := makePlan(parsed(t, "-4"), netns.Template{V6: testHost().V6}, nil); err == nil || strings.Contains(err.Error(), "\n") {
+	if _, err := makePlan(configured(t, "-4"), netns.Template{V6: testHost().V6}, nil); err == nil || strings.Contains(err.Error(), "\n") {
 		t.Errorf("a host without the family: %v, want one line", err)
 	}
 }
@@ -155,11 +141,11 @@ func TestPlanPorts(t *testing.T) {
 			{Listen: netip.MustParseAddrPort("[::1]:8001"), Device: "lo", To: 9001},
 		},
 	} {
-		p, err := makePlan(parsed(t, args), testHost(), nil)
+		p, err := makePlan(configured(t, args), testHost(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(want, p.ports.tcp, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+		if diff := cmp.Diff(want, portsOf(p, false), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
 			t.Errorf("%s: %s", args, diff)
 		}
 	}
@@ -168,16 +154,16 @@ func TestPlanPorts(t *testing.T) {
 // TestPlanAllPorts checks that "all" leaves out what the kernel gives to clients, and what is named.
 func TestPlanAllPorts(t *testing.T) {
 	low, high := clientPorts()
-	p, err := makePlan(parsed(t, "-t ~25 -u 192.0.2.2/all"), testHost(), nil)
+	p, err := makePlan(configured(t, "-t ~25 -u 192.0.2.2/all"), testHost(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	const ports = 65535
 	clients := int(high) - int(low) + 1
-	if len(p.ports.tcp) != ports-1-clients || len(p.ports.udp) != ports-clients {
-		t.Errorf("%d TCP and %d UDP ports, want %d and %d", len(p.ports.tcp), len(p.ports.udp), ports-1-clients, ports-clients)
+	if len(portsOf(p, false)) != ports-1-clients || len(portsOf(p, true)) != ports-clients {
+		t.Errorf("%d TCP and %d UDP ports, want %d and %d", len(portsOf(p, false)), len(portsOf(p, true)), ports-1-clients, ports-clients)
 	}
-	for _, port := range p.ports.tcp {
+	for _, port := range portsOf(p, false) {
 		if n := port.Listen.Port(); n == 25 || n >= low && n <= high || port.To != n || !port.Optional || !port.Dual {
 			t.Fatalf("%+v among all but 25 and %d to %d", port, low, high)
 		}
@@ -186,14 +172,25 @@ func TestPlanAllPorts(t *testing.T) {
 
 // TestRoomForPorts checks the one line that says that there are too many of them.
 func TestRoomForPorts(t *testing.T) {
-	p := &plan{}
-	p.ports.tcp = make([]forward.Port, 100)
-	if err := p.roomForPorts(2); err != nil {
+	p, c := &plan{}, &Config{Limits: Limits{Descriptors: int(descriptorLimit())}}
+	p.ports = make([]plannedPort, 100)
+	if err := p.roomForPorts(c, 2); err != nil {
 		t.Errorf("100 ports: %v", err)
 	}
-	p.ports.udp = make([]forward.Port, descriptorLimit())
-	err := p.roomForPorts(2)
-	if err == nil || !strings.HasPrefix(err.Error(), "option -u: forwarding ") || strings.Contains(err.Error(), "\n") {
+	p.ports = append(p.ports, slices.Repeat([]plannedPort{{udp: true}}, c.Limits.Descriptors)...)
+	err := p.roomForPorts(c, 2)
+	e, ok := errors.AsType[*DescriptorError](err)
+	if !ok || e.Network != "udp" || !errors.Is(err, syscall.EMFILE) || !strings.HasPrefix(err.Error(), "forwarding ") || strings.Contains(err.Error(), "\n") {
 		t.Errorf("more than there may be descriptors: %v", err)
 	}
+}
+
+// portsOf are the planned ports of a protocol.
+func portsOf(p *plan, udp bool) (ports []forward.Port) {
+	for _, o := range p.ports {
+		if o.udp == udp {
+			ports = append(ports, o.Port)
+		}
+	}
+	return ports
 }

@@ -1,11 +1,9 @@
-package app
+package vasta
 
 import (
-	"errors"
 	"net/netip"
 
 	"github.com/vasta-net/vasta/flow/forward"
-	"github.com/vasta-net/vasta/internal/options"
 	"github.com/vasta-net/vasta/netns"
 )
 
@@ -15,7 +13,7 @@ var localGateway6 = netip.MustParseAddr("fe80::1")
 // loopbacks are what the mapping of the host's loopback leads to.
 var loopbacks = [2]netip.Addr{forward.V4: netip.AddrFrom4([4]byte{127, 0, 0, 1}), forward.V6: netip.IPv6Loopback()}
 
-// plan is everything that follows from the options and the host's network, before anything is made.
+// plan is everything that follows from the configuration and the host's network, before anything is made.
 type plan struct {
 	inside  netns.Config
 	mapping forward.Map
@@ -24,44 +22,44 @@ type plan struct {
 	former  []netip.Addr // the guest's addresses of before the host's network changed
 	host    netns.Template
 	resolv  []byte // what it was made from
-	ports   struct{ tcp, udp []forward.Port }
+	ports   []plannedPort
 }
 
 // makePlan works out what the inside looks like. resolv is the host's resolv.conf, nil when there is none.
-func makePlan(o *options.Options, host netns.Template, resolv []byte) (*plan, error) {
+func makePlan(c *Config, host netns.Template, resolv []byte) (*plan, error) {
 	p := &plan{inside: host.Config(), host: host, resolv: resolv}
-	p.inside.MTU = o.Guest.MTU
-	p.inside.MAC = netns.MAC(o.Guest.MAC)
-	p.inside.Queues = o.Limits.Queues
-	p.inside.KeepID = o.KeepID
-	if o.Guest.IfName != "" {
-		p.inside.IfName = o.Guest.IfName
+	p.inside.MTU = c.Guest.MTU
+	p.inside.MAC = c.Guest.MAC
+	p.inside.Queues = c.Limits.Queues
+	p.inside.KeepID = c.Guest.KeepID
+	if c.Guest.IfName != "" {
+		p.inside.IfName = c.Guest.IfName
 	}
 	p.inside.Addrs, p.inside.Routes = nil, nil
-	if o.Guest.IPv4 {
-		p.family(forward.V4, o, host.V4, o.Guest.Address4, o.Guest.Gateway.V4, netip.MustParsePrefix("0.0.0.0/0"))
+	if !c.Guest.NoIPv4 {
+		p.family(forward.V4, c, host.V4, c.Guest.Address4, c.Guest.Gateway.V4, netip.MustParsePrefix("0.0.0.0/0"))
 	}
-	if o.Guest.IPv6 {
-		p.family(forward.V6, o, host.V6, o.Guest.Address6, o.Guest.Gateway.V6, netip.MustParsePrefix("::/0"))
+	if !c.Guest.NoIPv6 {
+		p.family(forward.V6, c, host.V6, c.Guest.Address6, c.Guest.Gateway.V6, netip.MustParsePrefix("::/0"))
 	}
 	if len(p.inside.Routes) == 0 {
-		return nil, errors.New("the host has no network of the address family asked for: leave out -4 or -6, or give --address and --gateway")
+		return nil, ErrNoFamily
 	}
-	p.hostMapping(o)
-	p.names = p.naming(o, resolv)
+	p.hostMapping(c)
+	p.names = p.naming(c, resolv)
 	p.inside.ResolvConf = p.names.resolvConf
-	p.forwards(o)
+	p.forwards(c)
 	return p, nil
 }
 
 // family plans one address family: the address asked for, else those of the host.
-func (p *plan) family(f int, o *options.Options, host netns.Family, addr netip.Prefix, gw netip.Addr, all netip.Prefix) {
+func (p *plan) family(f int, c *Config, host netns.Family, addr netip.Prefix, gw netip.Addr, all netip.Prefix) {
 	addrs, routes := host.Addrs, host.Routes
 	if addr.IsValid() {
 		addrs, routes = []netip.Prefix{addr}, nil
 	}
-	if f == forward.V4 && o.Guest.PrefixLen4 != 0 && len(addrs) > 0 {
-		addrs = []netip.Prefix{netip.PrefixFrom(addrs[0].Addr(), o.Guest.PrefixLen4)}
+	if f == forward.V4 && c.Guest.PrefixLen4 != 0 && len(addrs) > 0 {
+		addrs = []netip.Prefix{netip.PrefixFrom(addrs[0].Addr(), c.Guest.PrefixLen4)}
 	}
 	if !gw.IsValid() {
 		gw = host.Gateway
@@ -92,11 +90,11 @@ func (p *plan) family(f int, o *options.Options, host netns.Family, addr netip.P
 }
 
 // hostMapping plans behind which addresses the host is reached.
-func (p *plan) hostMapping(o *options.Options) {
-	lo := [2]netip.Addr{o.Mapping.HostLoopback.V4, o.Mapping.HostLoopback.V6}
-	alias := [2]netip.Addr{o.Mapping.GuestAddr.V4, o.Mapping.GuestAddr.V6}
+func (p *plan) hostMapping(c *Config) {
+	lo := [2]netip.Addr{c.Mapping.HostLoopback.V4, c.Mapping.HostLoopback.V6}
+	alias := [2]netip.Addr{c.Mapping.GuestAddr.V4, c.Mapping.GuestAddr.V6}
 	for f := range lo {
-		if !lo[f].IsValid() && o.Mapping.Gateway {
+		if !lo[f].IsValid() && c.Mapping.Gateway {
 			lo[f] = p.mapping.Gateway[f]
 		}
 		p.mapping.Loopback[f] = lo[f]
