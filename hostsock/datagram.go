@@ -33,7 +33,7 @@ func (s *System) openUDP(fd int, from Origin, to netip.AddrPort, dual bool) Errn
 	if from.Addr.IsValid() {
 		// Flows of one guest port to several peers share the host's port. Not so when the kernel chooses the port:
 		// with SO_REUSEADDR it may choose one that another socket has.
-		if from.Addr.Port() != 0 {
+		if from.Addr.Port() != 0 && !from.Exclusive {
 			if err := s.setOption(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != 0 {
 				return err
 			}

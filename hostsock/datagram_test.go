@@ -105,6 +105,10 @@ func TestUDPFlowsShareAPort(t *testing.T) {
 			t.Errorf("RecvFrom = %d, %v", n, err)
 		}
 	}
+	// One that a socket wants for itself is not to be had.
+	if fd, err := s.OpenUDP(hostsock.Origin{Addr: port, Exclusive: true}, netip.AddrPort{}, false); err != unix.EADDRINUSE {
+		t.Errorf("OpenUDP of a shared port = %d, %v", fd, err)
+	}
 	// A port that the kernel chooses is not shared.
 	free := udp(t, s, netip.MustParseAddrPort("127.0.0.1:0"), netip.AddrPort{}, false)
 	if v, err := unix.GetsockoptInt(free, unix.SOL_SOCKET, unix.SO_REUSEADDR); v != 0 || err != nil {

@@ -30,6 +30,8 @@ type Event struct {
 type Origin struct {
 	Addr   netip.AddrPort // local address, port 0 for any; invalid for none
 	Device string         // interface to bind to, "" for none
+	// Exclusive has a UDP port belong to this socket alone. Otherwise sockets to different peers share it.
+	Exclusive bool
 }
 
 // Host opens, moves data through and closes host sockets. Descriptors are the Host's own names for its sockets.

@@ -18,6 +18,8 @@ type listener struct {
 	held      bool // is in Worker.held
 	told      [2]fragmenting
 	port      forward.Port
+	guest     netip.AddrPort // of an endpoint (endpoint.go); a forwarded port leads to the guest's address of each family
+	flows     int            // UDP: that use the socket
 }
 
 // Forward opens a forwarded port. One that is not Ready yet is bound only: connections are refused until SetReady. It is called before Run, or
@@ -36,29 +38,37 @@ func (w *Worker) Forward(p forward.Port, udp bool) hostsock.Errno {
 	if err != 0 {
 		return err
 	}
+	if !udp {
+		w.halfOpenTo(p.To) // so that its memory is there before the first connection
+	}
+	_, err = w.listen(fd, listener{udp: udp, listening: udp || !p.Deferred, port: p})
+	return err
+}
+
+// listen makes fd a port as l has it, and returns its place. On error fd is closed.
+func (w *Worker) listen(fd int, port listener) (index int32, err hostsock.Errno) {
 	if len(w.freeListeners) == 0 {
 		w.listeners = append(w.listeners, listener{fd: -1})
 		w.freeListeners = append(w.freeListeners, int32(len(w.listeners)-1))
 	}
 	last := len(w.freeListeners) - 1
-	index := w.freeListeners[last]
+	index = w.freeListeners[last]
 	l := &w.listeners[index]
-	if udp {
-		err = w.Host.QueueErrors(fd, p.Listen.Addr().Is6(), p.Dual)
+	if port.udp {
+		v6 := port.port.Listen.Addr().Is6() || port.guest.Addr().Is6()
+		err = w.Host.QueueErrors(fd, v6, port.port.Dual)
 	}
 	if err == 0 {
 		err = w.Host.Watch(fd, token(tokenListener, l.gen, index))
 	}
 	if err != 0 {
 		w.Host.Close(fd)
-		return err
+		return -1, err
 	}
 	w.freeListeners = w.freeListeners[:last]
-	if !udp {
-		w.halfOpenTo(p.To) // so that its memory is there before the first connection
-	}
-	*l = listener{fd: fd, gen: l.gen, udp: udp, listening: udp || !p.Deferred, waiting: l.waiting, held: l.held, port: p}
-	return 0
+	port.fd, port.gen, port.waiting, port.held = fd, l.gen, l.waiting, l.held
+	*l = port
+	return index, 0
 }
 
 // findListener returns the place of a port; -1 if it is not forwarded here.
@@ -79,23 +89,30 @@ func (w *Worker) Unforward(p forward.Port, udp bool) bool {
 		return false
 	}
 	if udp {
-		w.flushUDP()
-		if w.udpPending() && w.recv.listener == index {
-			w.Stats.Drops[stats.LinkFull] += uint64(w.recv.n - w.recv.at)
-			w.recv.at = w.recv.n
-		}
 		for _, f := range w.flows {
 			if f.kind == udpFlow && f.owner == index {
 				w.closeDatagram(f)
 			}
 		}
 	}
+	w.closeListener(index)
+	return true
+}
+
+// closeListener closes a port that no flow uses.
+func (w *Worker) closeListener(index int32) {
 	l := &w.listeners[index]
+	if w.udp.n > 0 && w.udp.fd == l.fd {
+		w.flushUDP()
+	}
+	if w.udpPending() && w.recv.listener == index {
+		w.Stats.Drops[stats.LinkFull] += uint64(w.recv.n - w.recv.at)
+		w.recv.at = w.recv.n
+	}
 	w.Host.Close(l.fd)
 	l.fd, l.listening = -1, false
 	l.gen++
 	w.freeListeners = append(w.freeListeners, index)
-	return true
 }
 
 // SetReady says whether the guest takes connections at the port that a deferred port leads to. It is called before Run, or through Do.

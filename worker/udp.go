@@ -42,7 +42,8 @@ func (w *Worker) udpInput() {
 	}
 	fd := f.fd
 	if f.owner >= 0 {
-		fd, f.answered = w.listeners[f.owner].fd, true
+		fd = w.listeners[f.owner].fd
+		f.answered = f.answered || f.inbound
 	}
 	w.touch(f)
 	w.obeyDF(f, fd)
@@ -55,6 +56,9 @@ func (w *Worker) udpOpen(key flow.Key) *flowSlot {
 	if !ok {
 		w.Stats.Drop(stats.BadDestination)
 		return nil
+	}
+	if w.EndpointIndependent {
+		return w.udpShared(key, to)
 	}
 	f := w.newFlow(udpFlow, key)
 	if f == nil {
@@ -166,6 +170,9 @@ func (w *Worker) closeDatagram(f *flowSlot) {
 	if f.fd >= 0 {
 		w.Host.Close(f.fd)
 	}
+	if f.owner >= 0 {
+		w.part(f.owner)
+	}
 	if f.kind == udpFlow {
 		w.Stats.UDPClosed++
 	} else {
@@ -228,12 +235,16 @@ func (w *Worker) datagramFailed(f *flowSlot, err hostsock.Errno) (open bool) {
 
 // udpKey is the key of the flow of a host peer at a forwarded UDP port. It is not ok when the guest cannot be shown this peer.
 func (w *Worker) udpKey(index int32, peer netip.AddrPort) (key flow.Key, ok bool) {
+	l := &w.listeners[index]
 	from, ok := w.Map.Inbound(peer)
-	guest := w.Map.Guest[familyOf(peer.Addr())]
+	guest := l.guest.Addr()
+	if !guest.IsValid() {
+		guest = w.Map.Guest[familyOf(peer.Addr())]
+	}
 	if !ok || !guest.IsValid() {
 		return flow.Key{}, false
 	}
-	return flow.NewKey(packet.ProtoUDP, netip.AddrPortFrom(guest, w.listeners[index].port.To), from), true
+	return flow.NewKey(packet.ProtoUDP, netip.AddrPortFrom(guest, l.port.To), from), true
 }
 
 // udpFlowOf is the flow of a host peer at a forwarded UDP port, nil when there is none.
@@ -256,13 +267,15 @@ func (w *Worker) udpPeer(index int32, peer netip.AddrPort) *flowSlot {
 	if i, ok := w.table.Get(&key); ok {
 		return w.flows[i]
 	}
+	w.listeners[index].flows++ // an endpoint does not close while room is made
 	f := w.newFlow(udpFlow, key)
 	if f == nil {
+		w.part(index)
 		w.Stats.Drop(stats.FlowTableFull)
 		return nil
 	}
 	w.Stats.UDPOpened++
-	f.owner, f.peer = index, peer
+	f.owner, f.peer, f.inbound = index, peer, true
 	f.head = makeHeader(key.PeerAddrPort().Addr(), key.GuestAddrPort().Addr(), packet.ProtoUDP, 0, hopLimit)
 	return f
 }

@@ -113,6 +113,9 @@ func (w *Worker) udpReceived(f *flowSlot) (cost int) {
 func (w *Worker) udpAccept(index int32) (again bool) {
 	defer w.keepPages(1)
 	for range udpRounds {
+		if w.listeners[index].fd < 0 { // an endpoint, whose last flow has made room for others
+			return false
+		}
 		more, err := w.udpReceiveFrom(w.listeners[index].fd, hostsock.MaxDatagrams)
 		switch {
 		case w.noMemory:
@@ -160,10 +163,15 @@ func (w *Worker) udpReceiver(d *hostsock.Datagram) *flowSlot {
 	r := &w.recv
 	if r.listener >= 0 {
 		f := w.udpPeer(r.listener, d.Peer)
-		if f != nil {
+		switch {
+		case f == nil:
+			return nil
+		case f.inbound:
 			f.local = d.Local
-			w.touch(f)
+		default:
+			f.answered = true
 		}
+		w.touch(f)
 		return f
 	}
 	if f := w.flows[r.flow]; f.kind == udpFlow && f.gen == r.gen {

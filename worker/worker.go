@@ -66,6 +66,7 @@ type Config struct {
 	EvictAges EvictAges // how long flows have to be unused before they make room for others
 
 	NoTCP, NoUDP, NoICMP bool
+	EndpointIndependent  bool               // a UDP port of the guest has one host socket for all its peers
 	Origin               [2]hostsock.Origin // of outbound sockets, by forward.V4 and V6
 
 	// Intercept may answer a connection of the guest's in place of a host peer: with a connected stream socket, which is the worker's from then on, or an error.
@@ -139,11 +140,12 @@ type Worker struct {
 	spinner      spinner
 
 	listeners     []listener
-	freeListeners []int32 // places of ports that are not forwarded any more
-	waiting       []int32 // forwarded ports at which something may wait
-	acceptAt      int64   // when they are looked at again after descriptors or memory ran out; 0 for at once
-	held          []int32 // forwarded ports at which connections wait because the guest is behind
-	heldUntil     int64   // when they are looked at again; 0: there are none
+	endpoints     *flow.Table // by endpointKey, the listener's number
+	freeListeners []int32     // places of ports that are not forwarded any more
+	waiting       []int32     // forwarded ports at which something may wait
+	acceptAt      int64       // when they are looked at again after descriptors or memory ran out; 0 for at once
+	held          []int32     // forwarded ports at which connections wait because the guest is behind
+	heldUntil     int64       // when they are looked at again; 0: there are none
 	halfOpen      *halfOpen
 	pingRefused   *atomic.Bool                   // and one of the group said so
 	dials         map[int32]func(hostsock.Errno) // of flows with dialed set
@@ -192,16 +194,17 @@ type flowSlot struct {
 	half     bool  // an accepted connection that the guest has not answered yet
 	failures uint8 // UDP, ICMP: how often in succession reading has failed
 
-	conn   tcp.Conn
-	head   header
-	peer   netip.AddrPort // UDP through a listener: the host peer
-	local  netip.Addr     // UDP through a listener: the address of this machine that the peer asked
-	owner  int32          // UDP through a listener: the listener's number, else -1
-	tries  uint8          // TCP to the forwarder of DNS: how many resolvers were tried
-	told   fragmenting    // UDP, ICMP: what the host socket was told last
-	single bool           // UDP: the host socket takes no message that stands for several datagrams
-	size   int            // UDP: the longest message of those received last
-	last   int64          // when it was last used (UDP, ICMP)
+	conn    tcp.Conn
+	head    header
+	peer    netip.AddrPort // UDP through a listener: the host peer
+	local   netip.Addr     // UDP through a listener: the address of this machine that the peer asked
+	owner   int32          // UDP through a listener: the listener's number, else -1
+	inbound bool           // UDP through a listener: the host peer began
+	tries   uint8          // TCP to the forwarder of DNS: how many resolvers were tried
+	told    fragmenting    // UDP, ICMP: what the host socket was told last
+	single  bool           // UDP: the host socket takes no message that stands for several datagrams
+	size    int            // UDP: the longest message of those received last
+	last    int64          // when it was last used (UDP, ICMP)
 
 	links      [listKinds]flowLink
 	readySince int64  // since when the host socket may be read, 0: it may not
@@ -238,11 +241,12 @@ func token(kind int, gen uint32, index int32) uint64 {
 // New makes a worker. It registers the queue with the host's event set.
 func New(c Config) (*Worker, error) {
 	w := &Worker{
-		Config: c,
-		table:  flow.NewTable(c.MaxFlows),
-		feat:   c.Queue.Features(),
-		now:    c.Clock(),
-		iov:    make([][]byte, 0, 64),
+		Config:    c,
+		table:     flow.NewTable(c.MaxFlows),
+		endpoints: flow.NewTable(c.MaxFlows),
+		feat:      c.Queue.Features(),
+		now:       c.Clock(),
+		iov:       make([][]byte, 0, 64),
 	}
 	w.wheel = timer.New(w.now)
 	w.ages = newAgeLists()

@@ -226,7 +226,7 @@ func (h *Host) add(s *Socket) int {
 
 // open finishes the opening of s, which from and the test may still prevent.
 func (h *Host) open(s *Socket, from hostsock.Origin) (int, hostsock.Errno) {
-	s.Local, s.Device = from.Addr, from.Device
+	s.Local, s.Device, s.Exclusive = from.Addr, from.Device, from.Exclusive
 	if s.Local.IsValid() && s.Local.Port() == 0 {
 		s.Local = netip.AddrPortFrom(s.Local.Addr(), h.port)
 		h.port++

@@ -59,11 +59,12 @@ type message struct {
 
 // Socket is one host socket, seen from the other side: its exported methods are what the peer and the network do.
 type Socket struct {
-	Kind   Kind
-	Local  netip.AddrPort // as asked for, with a port; invalid for none
-	Peer   netip.AddrPort // who it is connected to, or came from; invalid for none
-	Device string
-	Dual   bool // as asked for
+	Kind      Kind
+	Local     netip.AddrPort // as asked for, with a port; invalid for none
+	Peer      netip.AddrPort // who it is connected to, or came from; invalid for none
+	Device    string
+	Dual      bool // as asked for
+	Exclusive bool // as asked for
 
 	Listening bool   // a listener: it takes connections
 	ID        uint16 // of a ping socket, as asked for
