@@ -9,15 +9,17 @@ import (
 
 	"github.com/vasta-net/vasta/bench/internal/agent"
 	"github.com/vasta-net/vasta/bench/netbench"
+	"github.com/vasta-net/vasta/bench/virtiobench"
 	"github.com/vasta-net/vasta/internal/lab/machine"
 )
 
-const usage = `Usage: vasta bench net [options]
+const usage = `Usage: vasta bench BENCHMARK [options]
 
 Benchmarks:
-  net    namespaces: throughput, latency, processor time, start-up and memory
+  net     namespaces: throughput, latency, processor time, start-up and memory
+  virtio  the virtio datapath: page pool, views, receive modes, rings
 
-See vasta bench net --help.
+See vasta bench BENCHMARK --help.
 `
 
 // GuestMain is the main function of the first process of the guest machine that "vasta bench net --lab" boots. It returns false at once in any
@@ -35,6 +37,8 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	switch args[0] {
 	case "net":
 		return netbench.Main(args[1:], stdout, stderr)
+	case "virtio":
+		return virtiobench.Main(args[1:], stdout, stderr)
 	case agent.Command:
 		return agent.Main(args[1:], os.Stdin, stdout, stderr)
 	case "-h", "--help":

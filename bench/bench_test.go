@@ -28,7 +28,11 @@ func TestCommandLine(t *testing.T) {
 	}{
 		{"", 2, "", "no benchmark"},
 		{"spin", 2, "", `no benchmark "spin"`},
-		{"--help", 0, "Usage: vasta bench net", ""},
+		{"--help", 0, "Usage: vasta bench BENCHMARK", ""},
+		{"virtio --help", 0, "pool-mergeable", ""},
+		{"virtio --rounds=0", 2, "", "--rounds"},
+		{"virtio --only pool,sctp", 2, "", `no row is named "sctp"`},
+		{"virtio now", 2, "", `unexpected argument "now"`},
 		{"net --help", 0, "--markdown FILE", ""},
 		{"net --rounds=0", 2, "", "--rounds"},
 		{"net --rounds=few", 2, "", "rounds"},

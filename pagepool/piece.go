@@ -70,3 +70,22 @@ func (p *Pool) PieceBytes(b Piece) []byte {
 	off := int(b.Page)*PageSize + int(b.Off)
 	return p.mem[off : off+int(b.Len) : off+int(b.Len)]
 }
+
+// CutPieces takes pieces of n bytes, as CutPiece does, and answers how many there were.
+func (p *Pool) CutPieces(pieces []Piece, n int, stretch bool) int {
+	for i := range pieces {
+		b, ok := p.CutPiece(n, stretch)
+		if !ok {
+			return i
+		}
+		pieces[i] = b
+	}
+	return len(pieces)
+}
+
+// PutPieces gives pieces back.
+func (p *Pool) PutPieces(pieces []Piece) {
+	for i := range pieces {
+		p.Put(pieces[i].Page)
+	}
+}

@@ -31,6 +31,9 @@ type DriverConfig struct {
 	Arena *pagepool.Arena
 	Pages int
 
+	// Buffers is where a pair's receive buffers come from, in memory of Arena; nil: the pair's pool. It is for comparing the pool with something else.
+	Buffers func(pair int) Buffers
+
 	// Hook sees every received frame of a pair first. Redirect copies a frame that a hook redirects; false says that the target has no room.
 	Hook     func(pair int) packet.Hook
 	Redirect func(target int, f *packet.Frame) bool

@@ -18,6 +18,9 @@ type receiver struct {
 	t       Transport
 	index   int
 	pool    *pagepool.Pool
+	from    Buffers // the pool, if nothing else
+	mem     []byte  // of the arena
+	base    uint64  // ... where the device has it
 	holder  pagepool.Holder
 	mode    Mode
 	hdr     int
@@ -39,6 +42,9 @@ type receiver struct {
 	used         []queue.Used
 	next, reaped int
 
+	cut  []pagepool.Piece // for from: what refill takes, what release gives back
+	back []pagepool.Piece
+
 	lent   []uint32 // slots whose buffers the frames of the last batch are in
 	pieces [][]byte // ... and the frames' pieces
 	slab   []byte   // private memory for frames up to the copy-break
@@ -46,6 +52,12 @@ type receiver struct {
 
 	stats ReceiveStats
 	err   error
+}
+
+// Buffers is where receive buffers come from.
+type Buffers interface {
+	CutPieces(pieces []pagepool.Piece, n int, stretch bool) int
+	PutPieces(pieces []pagepool.Piece)
 }
 
 // slot is a receive buffer, posted or not. A slot that is not posted may have kept its memory.
@@ -95,7 +107,12 @@ func (q *receiver) init(d *Driver, p *Pair, ring queue.DriverConfig, g Geometry,
 		fixed: c.Buffer > 0, merges: d.mode == Mergeable && g.Headroom+g.Tailroom == 0, copyMax: c.CopyBreak, gso: d.features,
 		slots: make([]slot, n), free: make([]uint32, n), low: max(1, n/8),
 		bufs: make([]queue.Buffer, min(n, publishBatch)), segs: make([]queue.Segment, min(n, publishBatch)*chain),
+		from: p.Pool, mem: d.arena.Memory(), cut: make([]pagepool.Piece, max(chain, min(n, publishBatch))), back: make([]pagepool.Piece, 0, n*chain),
 		used: make([]queue.Used, n), lent: make([]uint32, 0, n), pieces: make([][]byte, 0, n*chain),
+	}
+	q.base, _ = d.arena.Base()
+	if c.Buffers != nil {
+		q.from = c.Buffers(p.Index)
 	}
 	if q.copyMax == 0 {
 		q.copyMax = defaultCopyBreak
@@ -134,17 +151,7 @@ func (q *receiver) refill() {
 	q.pool.As(q.holder)
 	q.starve = false
 	for len(q.free) > 0 && !q.starve && q.err == nil {
-		n := 0
-		for n < len(q.bufs) && n < len(q.free) {
-			id := q.free[len(q.free)-1-n]
-			if !q.arm(&q.slots[id], q.bufs[n].In) {
-				q.stats.NoMemory++
-				q.starve = true
-				break
-			}
-			q.bufs[n].Token = uint64(id)
-			n++
-		}
+		n := q.arm(min(len(q.bufs), len(q.free)))
 		if n == 0 {
 			break
 		}
@@ -164,60 +171,88 @@ func (q *receiver) refill() {
 	}
 }
 
-// arm gives a slot memory, unless it has kept some, and writes down where that is.
-func (q *receiver) arm(s *slot, segs []queue.Segment) bool {
+// arm gives the last n free slots memory, those that have kept none, and writes down where it is. It answers for how many there was memory.
+func (q *receiver) arm(n int) int {
+	ids := q.free[len(q.free)-n:]
 	if q.mode == Big {
-		return q.armChain(s, segs)
+		return q.armChains(ids)
 	}
-	if !s.held {
-		data := q.geo.Data
-		if q.mode == Mergeable && !q.fixed {
-			data = q.mean.length(q.hdr, data)
+	need := 0
+	for _, id := range ids {
+		if !q.slots[id].held {
+			need++
 		}
-		var ok bool
-		if s.piece, ok = q.pool.CutPiece(q.geo.Headroom+data+q.geo.Tailroom, q.merges && !q.fixed); !ok {
-			return false
-		}
-		s.held = true
-		s.data = s.piece.Len - uint32(q.geo.Headroom+q.geo.Tailroom)
 	}
-	segs[0] = queue.Segment{Addr: q.pool.Addr(s.piece.Page) + uint64(s.piece.Off) + uint64(q.geo.Headroom), Len: s.data}
-	return true
+	data := q.geo.Data
+	if q.mode == Mergeable && !q.fixed {
+		data = q.mean.length(q.hdr, data)
+	}
+	got := q.from.CutPieces(q.cut[:need], q.geo.Headroom+data+q.geo.Tailroom, q.merges && !q.fixed)
+	pieces := q.cut[:got]
+	for i := range n {
+		id := ids[n-1-i]
+		s := &q.slots[id]
+		if !s.held {
+			if len(pieces) == 0 {
+				q.stats.NoMemory++
+				q.starve = true
+				return i
+			}
+			s.piece, pieces = pieces[0], pieces[1:]
+			s.held = true
+			s.data = s.piece.Len - uint32(q.geo.Headroom+q.geo.Tailroom)
+		}
+		q.bufs[i].In[0] = queue.Segment{Addr: q.base + pieceOff(s.piece) + uint64(q.geo.Headroom), Len: s.data}
+		q.bufs[i].Token = uint64(id)
+	}
+	return n
 }
 
-// armChain gives a slot the memory of a big buffer: a header, and pieces of a page each.
-func (q *receiver) armChain(s *slot, segs []queue.Segment) bool {
-	if !s.held {
-		for i := range s.chain {
-			n := bigPiece
-			if i == 0 {
-				n = q.hdr
+// pieceOff is where a piece lies in the arena.
+func pieceOff(b pagepool.Piece) uint64 { return uint64(b.Page)*pagepool.PageSize + uint64(b.Off) }
+
+// bytes is the memory of a piece of a slot that holds it.
+func (q *receiver) bytes(b pagepool.Piece) []byte {
+	off := pieceOff(b)
+	return q.mem[off : off+uint64(b.Len) : off+uint64(b.Len)]
+}
+
+// armChains gives slots the memory of big buffers: a header, and pieces of a page each.
+func (q *receiver) armChains(ids []uint32) int {
+	for i := range ids {
+		id := ids[len(ids)-1-i]
+		s := &q.slots[id]
+		if !s.held {
+			got := q.from.CutPieces(s.chain[:1], q.hdr, false)
+			if got == 1 {
+				got += q.from.CutPieces(s.chain[1:], bigPiece, false)
 			}
-			var ok bool
-			if s.chain[i], ok = q.pool.CutPiece(n, false); !ok {
-				for _, b := range s.chain[:i] {
-					q.pool.Put(b.Page)
-				}
-				return false
+			if got < len(s.chain) {
+				q.from.PutPieces(s.chain[:got])
+				q.stats.NoMemory++
+				q.starve = true
+				return i
 			}
+			s.held = true
+			s.data = uint32(q.geo.Data)
 		}
-		s.held = true
-		s.data = uint32(q.geo.Data)
+		for k, b := range s.chain {
+			q.bufs[i].In[k] = queue.Segment{Addr: q.base + pieceOff(b), Len: b.Len}
+		}
+		q.bufs[i].Token = uint64(id)
 	}
-	for i, b := range s.chain {
-		segs[i] = queue.Segment{Addr: q.pool.Addr(b.Page) + uint64(b.Off), Len: b.Len}
-	}
-	return true
+	return len(ids)
 }
 
 // release gives the memory of the last batch back, but for that of the buffers that keep it, and posts buffers again.
 func (q *receiver) release() {
 	for _, id := range q.lent {
-		s := &q.slots[id]
-		if s.held {
-			q.drop(s)
-		}
+		q.drop(&q.slots[id])
 		q.free = append(q.free, id)
+	}
+	if len(q.back) > 0 {
+		q.from.PutPieces(q.back)
+		q.back = q.back[:0]
 	}
 	q.lent, q.pieces = q.lent[:0], q.pieces[:0]
 	if len(q.free) >= q.low {
@@ -225,15 +260,13 @@ func (q *receiver) release() {
 	}
 }
 
-// drop gives the memory of a slot back.
+// drop notes the memory of a slot to be given back.
 func (q *receiver) drop(s *slot) {
 	s.held = false
-	if q.mode != Big {
-		q.pool.Put(s.piece.Page)
-		return
-	}
-	for _, b := range s.chain {
-		q.pool.Put(b.Page)
+	if q.mode == Big {
+		q.back = append(q.back, s.chain...)
+	} else {
+		q.back = append(q.back, s.piece)
 	}
 }
 
@@ -284,7 +317,7 @@ func (q *receiver) frame(f *packet.Frame) bool {
 	if q.mode == Big {
 		return q.bigFrame(f, id, s, int(u.Len))
 	}
-	mem := q.pool.PieceBytes(s.piece)
+	mem := q.bytes(s.piece)
 	at := q.geo.Headroom
 	n := int(u.Len)
 	if n < q.hdr {
@@ -388,10 +421,10 @@ func (q *receiver) merge(f *packet.Frame, id uint32, mem []byte, at, n, count in
 		if q.merges && p.Page == last.Page && int(p.Off) == end {
 			// It lies right behind the one before: one piece.
 			b := q.pieces[len(q.pieces)-1]
-			page := q.pool.PieceBytes(pagepool.Piece{Page: p.Page, Len: pagepool.PageSize})
+			page := q.bytes(pagepool.Piece{Page: p.Page, Len: pagepool.PageSize})
 			q.pieces[len(q.pieces)-1] = page[end-len(b) : end+int(u.Len)]
 		} else {
-			b := q.pool.PieceBytes(p)[q.geo.Headroom:]
+			b := q.bytes(p)[q.geo.Headroom:]
 			q.pieces = append(q.pieces, b[:u.Len])
 		}
 		last, end = p, int(p.Off)+q.geo.Headroom+int(u.Len)
@@ -414,10 +447,10 @@ func (q *receiver) bigFrame(f *packet.Frame, id uint32, s *slot, n int) bool {
 		q.free = append(q.free, id)
 		return false
 	}
-	f.Hdr.Decode(q.pool.PieceBytes(s.chain[0]))
+	f.Hdr.Decode(q.bytes(s.chain[0]))
 	n -= q.hdr
 	if n <= q.copyMax {
-		q.copyOut(f, id, q.pool.PieceBytes(s.chain[1])[:n])
+		q.copyOut(f, id, q.bytes(s.chain[1])[:n])
 		f.Len = n
 		return q.accept(f)
 	}
@@ -426,12 +459,12 @@ func (q *receiver) bigFrame(f *packet.Frame, id uint32, s *slot, n int) bool {
 	f.SetRoom(nil, 0)
 	f.Len = n
 	for i := 1; n > 0; i++ {
-		b := q.pool.PieceBytes(s.chain[i])
+		b := q.bytes(s.chain[i])
 		b = b[:min(n, len(b))]
 		if i > 1 && s.chain[i].Page == s.chain[i-1].Page && s.chain[i].Off == s.chain[i-1].Off+bigPiece {
 			k := len(q.pieces) - 1
 			have := len(q.pieces[k])
-			page := q.pool.PieceBytes(pagepool.Piece{Page: s.chain[i].Page, Len: pagepool.PageSize})
+			page := q.bytes(pagepool.Piece{Page: s.chain[i].Page, Len: pagepool.PageSize})
 			from := int(s.chain[i].Off) - have
 			q.pieces[k] = page[from : from+have+len(b)]
 		} else {
@@ -464,6 +497,8 @@ func (q *receiver) close() {
 			q.drop(&q.slots[i])
 		}
 	}
+	q.from.PutPieces(q.back)
+	q.back = q.back[:0]
 	q.vq = nil
 	q.err = errClosed
 }

@@ -1,0 +1,236 @@
+package virtiobench
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/vasta-net/vasta/bench/baseline"
+	"github.com/vasta-net/vasta/packet"
+	"github.com/vasta-net/vasta/pagepool"
+	virtionet "github.com/vasta-net/vasta/virtio/net"
+)
+
+func newGeneral(p pagepool.Provider) *baseline.General { return baseline.NewGeneral(p) }
+
+// toDevice measures frames from the driver to the device, which copies each one out and drops it.
+func toDevice(ctx context.Context, s setup, d time.Duration) (Sample, error) {
+	b, err := newBed(s)
+	if err != nil {
+		return Sample{}, err
+	}
+	perSecond, err := b.run(ctx, d, b.sender(s), b.taker(s))
+	if err = errors.Join(err, b.close(), moved(perSecond)); err != nil {
+		return Sample{}, err
+	}
+	return b.sample(perSecond, s.frame), nil
+}
+
+// moved refuses a measurement in which nothing moved: the processors were somebody else's.
+func moved(perSecond float64) error {
+	if perSecond > 0 {
+		return nil
+	}
+	return errors.New("no frame came through while it was measured")
+}
+
+// sender is the driver as a generator: it writes each frame into a piece of the pool, and sends it from there.
+func (b *bed) sender(s setup) func() error {
+	pair := b.driver.Pairs()[0]
+	var outs [burst]virtionet.Out
+	hdr, filled := pair.HdrLen(), 0
+	seq := uint64(0)
+	return func() error {
+		for ; filled < burst; filled++ {
+			p, ok := pair.Pool.CutPiece(hdr+s.frame, false)
+			if !ok {
+				return errors.New("the pool is empty")
+			}
+			stamp(pair.Pool.PieceBytes(p)[hdr:], seq)
+			seq++
+			outs[filled].Head = p
+		}
+		n, err := pair.Send(outs[:filled])
+		copy(outs[:], outs[n:filled])
+		filled -= n
+		if b.stop.Load() {
+			for _, o := range outs[:filled] {
+				pair.Pool.Put(o.Head.Page)
+			}
+			filled = 0
+		}
+		return err
+	}
+}
+
+// taker is the device as a sink.
+func (b *bed) taker(s setup) func() error {
+	pair := b.device.Pairs()[0]
+	var frames [burst]packet.Frame
+	out := make([]byte, 64<<10)
+	return func() error {
+		n, err := pair.Take(frames[:])
+		if n == 0 {
+			return err
+		}
+		for i := range frames[:n] {
+			f := &frames[i]
+			if seq := number(f.Bufs[0]); seq != b.next {
+				b.wrong++
+				b.next = seq
+			}
+			b.next++
+			f.CopyAt(out, 0)
+		}
+		b.kept += uint64(n)
+		b.count.Store(b.kept)
+		return pair.Done()
+	}
+}
+
+// toDriver measures frames from the device to the driver.
+func toDriver(ctx context.Context, s setup, d time.Duration) (Sample, error) {
+	b, err := newBed(s)
+	if err != nil {
+		return Sample{}, err
+	}
+	perSecond, err := b.run(ctx, d, b.deliverer(s), b.receiver(s))
+	pair := b.driver.Pairs()[0]
+	rx, pool := pair.ReceiveStats(), pair.Pool.Stats()
+	if err = errors.Join(err, b.close(), moved(perSecond)); err != nil {
+		return Sample{}, err
+	}
+	sample := b.sample(perSecond, s.frame)
+	sample.Extra["used_of_posted"] = float64(rx.Used) / float64(max(rx.Posted, 1))
+	sample.Extra["refused"] = float64(b.refuse)
+	if !s.general {
+		sample.Extra["recycled"] = float64(pool.Release()) / float64(max(pool.Hold(), 1))
+		sample.Extra["slow"] = float64(pool.AllocSlow - b.slow)
+	}
+	maps, _ := b.arena.Mapped()
+	sample.Extra["maps"] = float64(maps)
+	return sample, nil
+}
+
+// deliverer is the device as a generator: it writes each frame, and copies it into the driver's buffers.
+func (b *bed) deliverer(s setup) func() error {
+	pair := b.device.Pairs()[0]
+	size := burst
+	if s.bursts > 0 {
+		size = s.bursts
+	}
+	frames := make([]packet.Frame, size)
+	for i := range frames {
+		m := make([]byte, s.frame)
+		frames[i] = packet.Frame{Bufs: [][]byte{m}, Len: s.frame}
+	}
+	seq := uint64(0)
+	at := size
+	var pause uint64
+	return func() error {
+		if at == size {
+			if s.bursts > 0 && b.count.Load() < pause {
+				return nil // the sink has not emptied the ring yet
+			}
+			for i := range frames {
+				stamp(frames[i].Bufs[0], seq+uint64(i))
+			}
+			at = 0
+		}
+		n, err := pair.Deliver(frames[at:])
+		at += n
+		seq += uint64(n)
+		if s.bursts > 0 {
+			b.refuse += uint64(size - at)
+			at = size
+			pause = seq
+		}
+		return err
+	}
+}
+
+// receiver is the driver as a sink. With a hook, that drops everything; without, every frame is a batch's until the next.
+func (b *bed) receiver(s setup) func() error {
+	pair := b.driver.Pairs()[0]
+	var frames [2 * burst]packet.Frame
+	out := make([]byte, 64<<10)
+	return func() error {
+		n, err := pair.Receive(frames[:])
+		for i := range frames[:n] {
+			f := &frames[i]
+			if seq := number(f.Bufs[0]); seq != b.next {
+				b.wrong++
+				b.next = seq
+			}
+			b.next++
+			if s.copies {
+				f.CopyAt(out, 0)
+			}
+		}
+		if n > 0 {
+			b.kept += uint64(n)
+		}
+		if b.slow == 0 && b.kept > warmFrames {
+			b.slow = pair.Pool.Stats().AllocSlow
+		}
+		b.count.Store(b.kept)
+		return err
+	}
+}
+
+// warmFrames is how many frames the sink sees before the pool is expected to have all pages that it needs.
+const warmFrames = 10_000
+
+// dropView is a hook that reads a frame's number where it lies, and drops it.
+func dropView(count *uint64) packet.Hook {
+	sum := uint64(0)
+	return func(frames []packet.Frame, verdicts []packet.Verdict) {
+		for i := range frames {
+			sum += number(frames[i].Bufs[0])
+			verdicts[i] = packet.Drop
+		}
+		*count += uint64(len(frames))
+	}
+}
+
+// dropCopy copies header and frame first.
+func dropCopy(count *uint64) packet.Hook {
+	sum := uint64(0)
+	var private [2048]byte
+	return func(frames []packet.Frame, verdicts []packet.Verdict) {
+		for i := range frames {
+			frames[i].Hdr.Encode(private[:])
+			frames[i].CopyAt(private[packet.NetHdrLen:], 0)
+			sum += number(private[packet.NetHdrLen:])
+			verdicts[i] = packet.Drop
+		}
+		*count += uint64(len(frames))
+	}
+}
+
+// dropObject makes a packet object first, from a list of free ones, or on the heap.
+func dropObject(heap bool) func(count *uint64) packet.Hook {
+	return func(count *uint64) packet.Hook {
+		sum := uint64(0)
+		var pool baseline.Objects
+		return func(frames []packet.Frame, verdicts []packet.Verdict) {
+			for i := range frames {
+				if heap {
+					sink = new(baseline.Object)
+				} else {
+					sink = pool.Get()
+				}
+				sink.Fill(&frames[i])
+				sum += number(sink.Data[:])
+				if !heap {
+					pool.Put(sink)
+				}
+				verdicts[i] = packet.Drop
+			}
+			*count += uint64(len(frames))
+		}
+	}
+}
+
+// sink keeps the compiler from leaving objects on the stack.
+var sink *baseline.Object

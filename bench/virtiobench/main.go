@@ -1,0 +1,190 @@
+// Package virtiobench measures the virtio datapath, both ends of it in this process: the command "vasta bench virtio".
+package virtiobench
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Exit statuses of Main.
+const (
+	exitMet    = 0
+	exitMissed = 1 // a bar was missed, or not measured
+	exitFailed = 2 // the benchmark could not run
+)
+
+const usage = `Usage: vasta bench virtio [options]
+
+Measures the virtio datapath with driver and device in one process, each on a
+processor of its own, beside the ways in which each part was done before, and
+holds the results against the project's bars.
+
+  --quick              short rounds, at most 50 seconds in all
+  --rounds N           rounds, in which all subjects of a row take turns (default 5)
+  --seconds S          duration of each measurement (default 1)
+  --only ROW,...       only the rows whose names begin so
+  --json FILE          write the results to FILE as JSON
+  -q                   no progress on standard error
+  --help               show this text
+
+Rows: %s
+
+Exit status: 0 when every bar is met, 1 when one is missed or not measured,
+2 when the benchmark cannot run.
+`
+
+// Options are the choices of one run.
+type Options struct {
+	Rounds   int           `json:"rounds"`
+	Duration time.Duration `json:"duration_ns"` // of each measurement
+	Quick    bool          `json:"quick"`
+	Only     []string      `json:"only,omitempty"`
+
+	json  string
+	quiet bool
+}
+
+// Main is the command "vasta bench virtio". It returns the exit status.
+func Main(args []string, stdout, stderr io.Writer) int {
+	o, err := parseOptions(args)
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintf(stdout, usage, rowNames())
+		return exitMet
+	}
+	if err != nil {
+		return fail(stderr, err)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	results, err := measure(ctx, o, stderr)
+	if err != nil {
+		return fail(stderr, err)
+	}
+	if o.json != "" {
+		data, err := json.MarshalIndent(results, "", "  ")
+		if err == nil {
+			err = os.WriteFile(o.json, append(data, '\n'), 0o644)
+		}
+		if err != nil {
+			return fail(stderr, fmt.Errorf("option --json: %w", err))
+		}
+	}
+	missed, err := report(stdout, results)
+	if err != nil {
+		return fail(stderr, err)
+	}
+	if missed > 0 {
+		return exitMissed
+	}
+	return exitMet
+}
+
+func fail(stderr io.Writer, err error) int {
+	fmt.Fprintf(stderr, "vasta bench virtio: %v\n", err)
+	return exitFailed
+}
+
+// parseOptions reads a command line; flag.ErrHelp asks for the usage text.
+func parseOptions(args []string) (o Options, err error) {
+	var seconds float64
+	fs := flag.NewFlagSet("virtio", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	fs.BoolVar(&o.Quick, "quick", false, "")
+	fs.BoolVar(&o.quiet, "q", false, "")
+	fs.IntVar(&o.Rounds, "rounds", 5, "")
+	fs.Float64Var(&seconds, "seconds", 1, "")
+	fs.StringVar(&o.json, "json", "", "")
+	fs.Func("only", "", func(s string) error {
+		o.Only = strings.Split(s, ",")
+		return nil
+	})
+	if err := fs.Parse(args); err != nil {
+		return o, err
+	}
+	switch {
+	case fs.NArg() > 0:
+		return o, fmt.Errorf("unexpected argument %q; see vasta bench virtio --help", fs.Arg(0))
+	case o.Rounds < 1:
+		return o, fmt.Errorf("option --rounds: %d; at least 1", o.Rounds)
+	case seconds < 0.05 || seconds > 3600:
+		return o, fmt.Errorf("option --seconds: %v; 0.05 to 3600", seconds)
+	}
+	o.Duration = time.Duration(seconds * float64(time.Second))
+	if o.Quick {
+		o.Rounds, o.Duration = 3, 150*time.Millisecond
+	}
+	for _, name := range o.Only {
+		if len(selected([]string{name})) == 0 {
+			return o, fmt.Errorf("option --only: no row is named %q; rows are %s", name, rowNames())
+		}
+	}
+	return o, nil
+}
+
+// selected are the rows whose names begin with one of only; all when there are none.
+func selected(only []string) (list []row) {
+	for _, r := range rows() {
+		ok := len(only) == 0
+		for _, name := range only {
+			ok = ok || strings.HasPrefix(r.name, name)
+		}
+		if ok {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+func rowNames() string {
+	var names []string
+	for _, r := range rows() {
+		names = append(names, r.name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// measure runs all rows, in rounds. Rows without a paired bar have one round when it has to be quick.
+func measure(ctx context.Context, o Options, progress io.Writer) (*Results, error) {
+	// The datapaths allocate nothing while they run; the collector is held off what is left of the ones before.
+	defer debug.SetGCPercent(debug.SetGCPercent(400))
+	// Two threads spin: without more Ps than that, whoever waits for the time or collects garbage would take one away from them.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(runtime.NumCPU() + 2))
+	list := selected(o.Only)
+	results := newResults(o, list)
+	for round := range o.Rounds {
+		for i, r := range list {
+			if o.Quick && !r.paired && round > 0 {
+				continue
+			}
+			if !o.quiet {
+				fmt.Fprintf(progress, "round %d of %d: %s\n", round+1, o.Rounds, r.name)
+			}
+			for k := range r.subjects {
+				k = (k + round) % len(r.subjects) // nobody is always first
+				s, err := r.subjects[k].run(ctx, o.Duration)
+				if ctx.Err() != nil {
+					return nil, errors.New("interrupted")
+				}
+				series := &results.Rows[i].Series[k]
+				if err != nil {
+					series.Failures = append(series.Failures, err.Error())
+					continue
+				}
+				series.Samples = append(series.Samples, s)
+			}
+		}
+	}
+	results.Bars = judge(results)
+	return results, nil
+}

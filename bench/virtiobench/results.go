@@ -1,0 +1,207 @@
+package virtiobench
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"runtime"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+)
+
+// Results are all that was measured.
+type Results struct {
+	Machine struct {
+		Kernel     string `json:"kernel"`
+		Processors int    `json:"processors"`
+		Go         string `json:"go"`
+		Arch       string `json:"arch"`
+	} `json:"machine"`
+	Options Options     `json:"options"`
+	Rows    []RowResult `json:"rows"`
+	Bars    []Bar       `json:"bars"`
+}
+
+// RowResult are the series of a row.
+type RowResult struct {
+	Name   string   `json:"name"`
+	Table  string   `json:"table"`
+	Title  string   `json:"title"`
+	Unit   string   `json:"unit"`
+	Series []Series `json:"series"`
+}
+
+// Series are the samples of a subject, in order of rounds.
+type Series struct {
+	Subject  string   `json:"subject"`
+	Samples  []Sample `json:"samples"`
+	Failures []string `json:"failures,omitempty"`
+}
+
+func newResults(o Options, list []row) *Results {
+	r := &Results{Options: o}
+	var u unix.Utsname
+	if unix.Uname(&u) == nil {
+		r.Machine.Kernel = unix.ByteSliceToString(u.Release[:])
+	}
+	r.Machine.Processors, r.Machine.Go, r.Machine.Arch = runtime.NumCPU(), runtime.Version(), runtime.GOARCH
+	for _, x := range list {
+		one := RowResult{Name: x.name, Table: x.table, Title: x.title, Unit: x.unit}
+		for _, s := range x.subjects {
+			one.Series = append(one.Series, Series{Subject: s.name})
+		}
+		r.Rows = append(r.Rows, one)
+	}
+	return r
+}
+
+func (r *Results) row(name string) *RowResult {
+	for i := range r.Rows {
+		if r.Rows[i].Name == name {
+			return &r.Rows[i]
+		}
+	}
+	return nil
+}
+
+// wrong is how many frames came out of sequence or with other bytes.
+func (r *Results) wrong() (n float64) {
+	for _, row := range r.Rows {
+		for _, s := range row.Series {
+			for _, x := range s.Samples {
+				n += x.Extra["wrong"]
+			}
+		}
+	}
+	return n
+}
+
+// values are those of a subject.
+func (r *RowResult) values(subject string) (v []float64) {
+	for _, s := range r.Series {
+		if s.Subject == subject {
+			for _, x := range s.Samples {
+				v = append(v, x.Value)
+			}
+		}
+	}
+	return v
+}
+
+// extras are the values measured beside a subject's own.
+func (r *RowResult) extras(subject, name string) (v []float64) {
+	for _, s := range r.Series {
+		if s.Subject == subject {
+			for _, x := range s.Samples {
+				if e, ok := x.Extra[name]; ok {
+					v = append(v, e)
+				}
+			}
+		}
+	}
+	return v
+}
+
+// report prints the tables, and a last line that sums up; it answers how many bars were missed.
+func report(w io.Writer, r *Results) (missed int, err error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "vasta bench virtio: Linux %s, %d processors, %s %s; %d rounds of %v\n",
+		r.Machine.Kernel, r.Machine.Processors, r.Machine.Go, r.Machine.Arch, r.Options.Rounds, r.Options.Duration)
+	table := ""
+	for i := range r.Rows {
+		row := &r.Rows[i]
+		if row.Table != table {
+			table = row.Table
+			heading(&b, table)
+		}
+		fmt.Fprintf(&b, "\n%s, %s\n", row.Title, row.Unit)
+		t := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
+		fmt.Fprintln(t, "  \tmedian\tlowest\thighest\tof the first\tbeside it (median)")
+		for k := range row.Series {
+			s := &row.Series[k]
+			v := row.values(s.Subject)
+			if len(v) == 0 {
+				fmt.Fprintf(t, "  %s\tnot measured: %s\n", s.Subject, strings.Join(slices.Compact(s.Failures), "; "))
+				continue
+			}
+			fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\n", s.Subject, show(median(v)), show(slices.Min(v)), show(slices.Max(v)),
+				show(median(v)/median(row.values(row.Series[0].Subject))), beside(row, s.Subject))
+		}
+		if err := t.Flush(); err != nil {
+			return 0, err
+		}
+		for _, s := range row.Series {
+			for round, x := range s.Samples {
+				if x.Note != "" {
+					fmt.Fprintf(&b, "  INVALID %s, round %d: %s\n", s.Subject, round+1, x.Note)
+				}
+			}
+		}
+	}
+	heading(&b, "What must be shown")
+	t := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
+	unmeasured := 0
+	for _, bar := range r.Bars {
+		state, measured := "met", "–"
+		if bar.Measured != nil {
+			measured = show(*bar.Measured)
+		} else {
+			unmeasured++
+		}
+		if !bar.Met {
+			missed++
+			state = strings.TrimSuffix("MISSED, "+bar.Why, ", ")
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", bar.Row, measured, bar.Want, state)
+	}
+	if err := t.Flush(); err != nil {
+		return 0, err
+	}
+	fmt.Fprintf(&b, "\n%d of %d bars met, %d missed (%d of them not measured)\n", len(r.Bars)-missed, len(r.Bars), missed, unmeasured)
+	_, err = io.WriteString(w, b.String())
+	return missed, err
+}
+
+func heading(b *strings.Builder, s string) {
+	fmt.Fprintf(b, "\n%s\n%s\n", s, strings.Repeat("=", utf8.RuneCountInString(s)))
+}
+
+// beside lists the medians of what was measured beside a subject's own value.
+func beside(row *RowResult, subject string) string {
+	names := map[string]bool{}
+	for _, s := range row.Series {
+		if s.Subject == subject {
+			for _, x := range s.Samples {
+				for n := range x.Extra {
+					names[n] = true
+				}
+			}
+		}
+	}
+	var parts []string
+	for _, n := range slices.SortedFunc(maps.Keys(names), cmp.Compare[string]) {
+		parts = append(parts, show(median(row.extras(subject, n)))+" "+n)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// show prints a number with three digits or all of its integer part.
+func show(x float64) string {
+	switch a := math.Abs(x); {
+	case x == math.Trunc(x) && a < 1e6:
+		return fmt.Sprintf("%.0f", x)
+	case a >= 100:
+		return fmt.Sprintf("%.0f", x)
+	case a >= 10:
+		return fmt.Sprintf("%.1f", x)
+	case a >= 0.9 && a < 1:
+		return fmt.Sprintf("%.4f", x)
+	}
+	return fmt.Sprintf("%.2f", x)
+}
