@@ -45,6 +45,7 @@ const (
 	TCPPAWS                  // old timestamp
 	TCPOutOfOrderFull        // no room left to remember another hole
 	FlowTableFull            // no room for another flow
+	SourceFull               // one address of the guest has begun as many flows as it may (answered so)
 	BudgetSpent              // memory promises would exceed the budget
 	NoDescriptors            // EMFILE or ENFILE
 	NoBuffers                // ENOBUFS or ENOMEM
@@ -68,7 +69,7 @@ var reasonNames = [NumReasons]string{
 	"bad_extension", "fragment", "bad_fragment", "bad_source", "bad_destination", "bad_transport", "bad_checksum", "bad_option",
 	"bad_arp", "bad_ndp", "bad_dhcp", "bad_dns", "dns_no_query", "dns_no_server", "dns_full",
 	"unknown_protocol", "disabled", "tcp_no_flow", "tcp_out_of_window", "tcp_bad_ack",
-	"tcp_bad_reset", "tcp_paws", "tcp_out_of_order_full", "flow_table_full", "budget_spent", "no_descriptors",
+	"tcp_bad_reset", "tcp_paws", "tcp_out_of_order_full", "flow_table_full", "source_full", "budget_spent", "no_descriptors",
 	"no_buffers", "no_ports", "host_refused", "host_unreachable", "host_error", "socket_full", "link_full", "too_long", "icmp_no_flow", "icmp_ignored", "guest_unreachable",
 	"handover_full", "handover_stale",
 }

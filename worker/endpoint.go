@@ -7,7 +7,6 @@ import (
 	"github.com/vasta-net/vasta/flow/forward"
 	"github.com/vasta-net/vasta/hostsock"
 	"github.com/vasta-net/vasta/packet"
-	"github.com/vasta-net/vasta/stats"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,11 +25,8 @@ func (w *Worker) udpShared(key flow.Key, to netip.AddrPort) *flowSlot {
 	if _, ok := w.endpoints.Get(&shared); !ok && w.foreign(&shared) {
 		return nil
 	}
-	f := w.newFlow(udpFlow, key)
+	f := w.begin(udpFlow, key)
 	if f == nil {
-		if !w.foreign(&key) {
-			w.Stats.Drop(stats.FlowTableFull)
-		}
 		return nil
 	}
 	w.Stats.UDPOpened++

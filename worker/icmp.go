@@ -67,11 +67,8 @@ func (w *Worker) icmpOpen(key flow.Key) *flowSlot {
 		w.Stats.Drop(stats.BadDestination)
 		return nil
 	}
-	f := w.newFlow(icmpFlow, key)
+	f := w.begin(icmpFlow, key)
 	if f == nil {
-		if !w.foreign(&key) { // by now another worker may have made it
-			w.Stats.Drop(stats.FlowTableFull)
-		}
 		return nil
 	}
 	w.Stats.ICMPOpened++

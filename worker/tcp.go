@@ -168,11 +168,8 @@ func (w *Worker) tcpOpen(key flow.Key) {
 		w.refuseSyn(stats.BudgetSpent)
 		return
 	}
-	f := w.newFlow(tcpFlow, key)
+	f := w.begin(tcpFlow, key)
 	if f == nil {
-		if !w.foreign(&key) { // by now another worker may have made it
-			w.refuseSyn(stats.FlowTableFull)
-		}
 		return
 	}
 	w.Stats.TCPOpened++

@@ -60,11 +60,8 @@ func (w *Worker) udpOpen(key flow.Key) *flowSlot {
 	if w.EndpointIndependent {
 		return w.udpShared(key, to)
 	}
-	f := w.newFlow(udpFlow, key)
+	f := w.begin(udpFlow, key)
 	if f == nil {
-		if !w.foreign(&key) { // by now another worker may have made it
-			w.Stats.Drop(stats.FlowTableFull)
-		}
 		return nil
 	}
 	w.Stats.UDPOpened++

@@ -50,12 +50,13 @@ type Config struct {
 	Group *Group // of the workers of this network; nil for one that is alone
 	ID    int    // its number in Group, from 0
 
-	MTU        int
-	MaxFlows   int
-	Budget     int64 // bytes that TCP flows may promise to guests; at most the size of Hold less 8 KiB a flow
-	MaxWindow  int64 // bytes, cap of one TCP flow's receive window
-	NearWindow int64 // bytes, the same while the round trip to the guest is short
-	MaxFlight  int64 // bytes, cap of one TCP flow's retransmission memory
+	MTU         int
+	MaxFlows    int
+	SourceFlows int   // that each address of the guest may have begun; 0 for as many as there may be
+	Budget      int64 // bytes that TCP flows may promise to guests; at most the size of Hold less 8 KiB a flow
+	MaxWindow   int64 // bytes, cap of one TCP flow's receive window
+	NearWindow  int64 // bytes, the same while the round trip to the guest is short
+	MaxFlight   int64 // bytes, cap of one TCP flow's retransmission memory
 
 	KeepIdle  int64 // nanoseconds of silence before a TCP guest is probed
 	IdleLimit int64 // nanoseconds without data after which a TCP flow is given up; 0 for never
@@ -141,11 +142,12 @@ type Worker struct {
 
 	listeners     []listener
 	endpoints     *flow.Table // by endpointKey, the listener's number
-	freeListeners []int32     // places of ports that are not forwarded any more
-	waiting       []int32     // forwarded ports at which something may wait
-	acceptAt      int64       // when they are looked at again after descriptors or memory ran out; 0 for at once
-	held          []int32     // forwarded ports at which connections wait because the guest is behind
-	heldUntil     int64       // when they are looked at again; 0: there are none
+	sources       sources
+	freeListeners []int32 // places of ports that are not forwarded any more
+	waiting       []int32 // forwarded ports at which something may wait
+	acceptAt      int64   // when they are looked at again after descriptors or memory ran out; 0 for at once
+	held          []int32 // forwarded ports at which connections wait because the guest is behind
+	heldUntil     int64   // when they are looked at again; 0: there are none
 	halfOpen      *halfOpen
 	pingRefused   *atomic.Bool                   // and one of the group said so
 	dials         map[int32]func(hostsock.Errno) // of flows with dialed set
@@ -190,6 +192,7 @@ type flowSlot struct {
 	bulk     bool // the last read filled a whole frame
 	inLate   bool
 	inDirty  bool
+	counted  bool // in Worker.sources
 	answered bool
 	half     bool  // an accepted connection that the guest has not answered yet
 	failures uint8 // UDP, ICMP: how often in succession reading has failed
@@ -248,6 +251,7 @@ func New(c Config) (*Worker, error) {
 		now:       c.Clock(),
 		iov:       make([][]byte, 0, 64),
 	}
+	w.sources.table = flow.NewTable(c.MaxFlows)
 	w.wheel = timer.New(w.now)
 	w.ages = newAgeLists()
 	w.inside.looked, w.inside.link = w.now, w.now
@@ -610,6 +614,9 @@ func (w *Worker) dropFlow(f *flowSlot) {
 		w.dialOver(f)
 	}
 	w.levels(f.kind, -1)
+	if f.counted {
+		w.sources.remove(&f.key)
+	}
 	w.table.Delete(&f.key)
 	w.unclaim(&f.key)
 	w.wheel.Stop(f.index)
