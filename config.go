@@ -31,6 +31,7 @@ type Config struct {
 	DNS     DNS
 	Mapping Mapping
 	Filter  Filter
+	UDP     UDP
 	Limits  Limits
 
 	// Ports are the ports of the host that lead into the guest from the start; [Network.Forward] adds others.
@@ -130,6 +131,13 @@ type Filter struct {
 	NoTCP, NoUDP, NoICMP, NoNDP, NoRA, NoDHCP, NoDHCPv6 bool
 }
 
+// UDP says how datagrams go through the host.
+type UDP struct {
+	// EndpointIndependent gives each UDP port of the guest one port of the host, whomever it talks to, and has the guest hear whoever sends to that (RFC
+	// 4787, endpoint-independent mapping and filtering). Otherwise each pair of ends has a socket of its own.
+	EndpointIndependent bool
+}
+
 // Limits bound what a network uses.
 type Limits struct {
 	// IdleTimeout ends a TCP connection that carried nothing for so long; 0 for never.
@@ -143,6 +151,8 @@ type Limits struct {
 	Budget int64
 	// Descriptors is how many open files the network may use; 0 for as many as the process may have.
 	Descriptors int
+	// SourceFlows is how many flows each address of the guest may have begun, counted by each worker for its share of them; 0 for as many as there may be.
+	SourceFlows int
 }
 
 // withDefaults fills in the zero values, and checks the others.

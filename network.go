@@ -149,8 +149,9 @@ func (n *Network) add(queue link.Queue) error {
 		Queue: queue, Map: &n.plan.mapping, Stats: new(stats.Worker), Group: n.group, ID: len(n.members),
 		MTU: n.end.mtu, MaxFlows: n.flowLimit(), Budget: c.Limits.Budget / int64(workers), MaxWindow: maxWindow, NearWindow: nearWindow, MaxFlight: maxFlight,
 		KeepIdle: int64(keepIdle), IdleLimit: int64(c.Limits.IdleTimeout), UDPIdle: int64(udpIdle), UDPFirst: int64(udpFirst), ICMPIdle: int64(icmpIdle),
-		EvictAges: worker.DefaultEvictAges.Cap(int64(c.Limits.EvictIdle)),
-		NoTCP:     c.Filter.NoTCP, NoUDP: c.Filter.NoUDP, NoICMP: c.Filter.NoICMP,
+		EvictAges:   worker.DefaultEvictAges.Cap(int64(c.Limits.EvictIdle)),
+		SourceFlows: (c.Limits.SourceFlows + workers - 1) / workers, EndpointIndependent: c.UDP.EndpointIndependent,
+		NoTCP: c.Filter.NoTCP, NoUDP: c.Filter.NoUDP, NoICMP: c.Filter.NoICMP,
 		Origin: origins(c), Clock: n.monotonic, Seed: secret(), Log: n.log, Capture: captureOf(c),
 		Spin: spinFor(workers), Idle: c.Idle, Intercept: n.intercept,
 	}

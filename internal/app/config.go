@@ -33,8 +33,10 @@ func config(o *options.Options, log *slog.Logger) vasta.Config {
 		},
 		Mapping: vasta.Mapping{Gateway: o.Mapping.Gateway, HostLoopback: pair(o.Mapping.HostLoopback), GuestAddr: pair(o.Mapping.GuestAddr)},
 		Filter:  vasta.Filter(o.Filter),
+		UDP:     vasta.UDP(o.UDP),
 		Limits: vasta.Limits{
 			IdleTimeout: o.Limits.IdleTimeout, EvictIdle: o.Limits.EvictIdle, Queues: o.Limits.Queues, Budget: o.Limits.Budget,
+			SourceFlows: o.Limits.SourceFlows,
 		},
 		Ports:   append(portRules("tcp", o.Ports.TCP, o.Ports.WhenReady), portRules("udp", o.Ports.UDP, false)...),
 		AutoTCP: o.Ports.AutoTCP, AutoUDP: o.Ports.AutoUDP,

@@ -65,6 +65,7 @@ type Options struct {
 	Mapping Mapping
 	Ports   Ports
 	Filter  Filter
+	UDP     UDP
 	Limits  Limits
 	Log     Log
 
@@ -152,6 +153,12 @@ type Ports struct {
 	WhenReady bool
 }
 
+// UDP says how datagrams go through the host.
+type UDP struct {
+	// EndpointIndependent gives each UDP port of the namespace one port of the host, whomever it talks to (RFC 4787).
+	EndpointIndependent bool
+}
+
 // Filter switches handlers of the link off.
 type Filter struct {
 	NoTCP, NoUDP, NoICMP, NoNDP, NoRA, NoDHCP, NoDHCPv6 bool
@@ -168,6 +175,8 @@ type Limits struct {
 	Queues int
 	// Budget is the memory in bytes that all flows together may promise and hold.
 	Budget int64
+	// SourceFlows is how many flows each address of the namespace may begin; 0 for as many as there may be.
+	SourceFlows int
 }
 
 // Log says what is logged, how and where.

@@ -98,6 +98,8 @@ func TestParse(t *testing.T) {
 			o.Limits.Queues, o.Limits.Budget = 1, 64<<20
 		}},
 		{"--idle-timeout 30", func(o *Options) { o.Limits.IdleTimeout = 30 * time.Second }},
+		{"--source-flows 500", func(o *Options) { o.Limits.SourceFlows = 500 }},
+		{"--endpoint-independent", func(o *Options) { o.UDP.EndpointIndependent = true }},
 		{"--evict-idle 0", func(o *Options) { o.Limits.EvictIdle = 0 }},
 		{"--evict-idle 90", func(o *Options) { o.Limits.EvictIdle = 90 * time.Second }},
 		{"--budget 1g", func(o *Options) { o.Limits.Budget = 1 << 30 }},

@@ -171,6 +171,10 @@ var Table = []Option{
 		set: flag(func(p *parser) { p.Filter.NoDHCP = true })},
 	{Name: "no-dhcpv6", Section: SectionProtocol, Commands: network, Help: "No DHCPv6 server",
 		set: flag(func(p *parser) { p.Filter.NoDHCPv6 = true })},
+	{Name: "endpoint-independent", Section: SectionProtocol, Commands: network,
+		Help:    "One UDP port of the host for each of the namespace's, whomever it talks to, and open to everybody (RFC 4787), as games and WebRTC want it",
+		Default: "a socket for each peer, which hears that peer alone",
+		set:     flag(func(p *parser) { p.UDP.EndpointIndependent = true })},
 
 	// Limits.
 	{Name: "idle-timeout", Arg: RequiredArg, ArgName: "SECONDS", Section: SectionLimits, Commands: network,
@@ -180,6 +184,9 @@ var Table = []Option{
 		Help: "When flows, descriptors or memory run out, end the connection that was unused for the longest, if for so long, to make room; " +
 			"UDP and echo may go after 120 and 60 s; 0 for never", Default: fmt.Sprint(int(DefaultEvictIdle.Seconds())),
 		set: number(0, 1<<31-1, func(p *parser, s int64) { p.Limits.EvictIdle = time.Duration(s) * time.Second })},
+	{Name: "source-flows", Arg: RequiredArg, ArgName: "N", Section: SectionLimits, Commands: network,
+		Help: "Connections, UDP and echo flows that each address of the namespace may have begun; more are refused. 0 for as many as there may be", Default: "0",
+		set: number(0, 1<<20, func(p *parser, n int64) { p.Limits.SourceFlows = int(n) })},
 	{Name: "queues", Arg: RequiredArg, ArgName: "N", Section: SectionLimits, Commands: network,
 		Help: "Queue pairs of the link, each with a worker in a thread of its own", Default: fmt.Sprintf("the processors, at most %d", maxDefaultQueues),
 		set: number(1, MaxQueues, func(p *parser, n int64) { p.Limits.Queues = int(n) })},

@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"syscall"
@@ -194,5 +195,90 @@ func TestPingForbidden(t *testing.T) {
 	}
 	if n := len(linesWith(r.log.String(), "ping_group_range")); n != 1 {
 		t.Errorf("%d lines about ping_group_range, want one: %s", n, r.log)
+	}
+}
+
+// TestEndpointIndependent: with the option one port of the namespace has one port of the host for all its peers, and hears whoever sends to it; without, its
+// peers alone.
+func TestEndpointIndependent(t *testing.T) {
+	for _, independent := range []bool{false, true} {
+		t.Run(fmt.Sprint(independent), func(t *testing.T) {
+			var options []string
+			if independent {
+				options = append(options, "--endpoint-independent")
+			}
+			r := start(t, options...)
+			bothFamilies(t, func(t *testing.T, f family) {
+				c := listenUDP(t, r.Guest, at(f.host, 0))
+				first, second, stranger := listenUDP(t, r.Inet, at(f.far, 0)), listenUDP(t, r.Inet, at(f.far, 0)), listenUDP(t, r.Inet, at(f.far, 0))
+				var seen [2]string
+				for i, server := range []*net.UDPConn{first, second} {
+					if _, err := c.WriteTo([]byte("hello"), server.LocalAddr()); err != nil {
+						t.Fatal(err)
+					}
+					_, from, err := server.ReadFrom(make([]byte, 10))
+					if err != nil {
+						t.Fatal(err)
+					}
+					seen[i] = from.String()
+				}
+				if seen[0] != seen[1] {
+					t.Errorf("the servers saw %v", seen)
+				}
+				to, err := net.ResolveUDPAddr("udp", seen[0])
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := stranger.WriteTo([]byte("stranger"), to); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := first.WriteTo([]byte("friend"), to); err != nil {
+					t.Fatal(err)
+				}
+				want := []string{"friend"}
+				if independent {
+					want = []string{"stranger", "friend"}
+				}
+				for _, w := range want {
+					buf := make([]byte, 100)
+					if n, from, err := c.ReadFrom(buf); err != nil || string(buf[:n]) != w {
+						t.Errorf("%q from %v (%v), want %q", buf[:n], from, err, w)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestSourceFlows: with the option an address has no more flows than it may, and is told so.
+func TestSourceFlows(t *testing.T) {
+	r := start(t, "--source-flows", "3", "--queues", "1")
+	bothFamilies(t, func(t *testing.T, f family) {
+		server := listenUDP(t, r.Inet, at(f.far, 0))
+		for i := range 4 {
+			c, err := r.Guest.Dial("udp", server.LocalAddr().String(), dialLimit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if _, err := c.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			if i < 3 {
+				if _, _, err := server.ReadFrom(make([]byte, 10)); err != nil {
+					t.Error(err)
+				}
+				continue
+			}
+			if err := c.SetReadDeadline(time.Now().Add(udpLimit)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.Read(make([]byte, 10)); !errors.Is(err, syscall.EHOSTUNREACH) && !errors.Is(err, syscall.EACCES) {
+				t.Errorf("flow %d: %v, want that it is forbidden", i, err)
+			}
+		}
+	})
+	if d := r.now().Drops; d["source_full"] != 2 {
+		t.Errorf("drops %v, want 2 of them for the source", d)
 	}
 }
