@@ -153,7 +153,7 @@ func (n *Network) add(queue link.Queue) error {
 		SourceFlows: (c.Limits.SourceFlows + workers - 1) / workers, EndpointIndependent: c.UDP.EndpointIndependent,
 		NoTCP: c.Filter.NoTCP, NoUDP: c.Filter.NoUDP, NoICMP: c.Filter.NoICMP,
 		Origin: origins(c), Clock: n.monotonic, Seed: secret(), Log: n.log, Capture: captureOf(c),
-		Spin: spinFor(workers), Idle: c.Idle, Intercept: n.intercept,
+		Spin: spinFor(workers), Yield: yieldFor(workers), Idle: c.Idle, Intercept: n.intercept,
 	}
 	if err := n.complete(m, &wc); err != nil {
 		return errors.Join(err, m.release())
@@ -477,6 +477,15 @@ func spinFor(workers int) int64 {
 		return 0
 	}
 	return int64(40 * time.Microsecond)
+}
+
+// yieldFor has workers that are more than the processors let others run before they look at what there is to do: they are woken for a frame each
+// otherwise, and sixteen on two processors move 64 streams a sixth slower.
+func yieldFor(workers int) func() {
+	if runtime.NumCPU() < workers {
+		return hostsock.Yield
+	}
+	return nil
 }
 
 // monotonic is the clock of the workers, in nanoseconds.

@@ -102,3 +102,6 @@ func milliseconds(timeout int64) int {
 	}
 	return int(min(ms, math.MaxInt32))
 }
+
+// Yield lets other threads of the machine run first (sched_yield(2)). The Go scheduler is not told of it, as of the other calls.
+func Yield() { _, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }

@@ -79,8 +79,11 @@ type Config struct {
 	Seed    uint64                                               // secret of initial sequence numbers
 	Capture func(d Direction, hdr *packet.NetHdr, bufs [][]byte) // sees every frame; nil for none
 	Spin    int64                                                // nanoseconds to look for events before sleeping, where that has been worth it; 0 for never
-	Idle    func()                                               // called a second after the last event of a load, in the worker's goroutine; nil for none
-	Log     *slog.Logger                                         // nil for none
+	// Yield lets other threads run first when the worker has slept, nil for no such courtesy. With more workers than processors, each
+	// finds more to do at once when it comes last.
+	Yield func()
+	Idle  func()       // called a second after the last event of a load, in the worker's goroutine; nil for none
+	Log   *slog.Logger // nil for none
 }
 
 // Worker is one event loop. Run it in one goroutine; only Do and Stop may be called from others.
@@ -372,6 +375,9 @@ func (w *Worker) wait(limit int64) {
 		n = w.Host.Wait(w.events[:], timeout)
 	}
 	w.awake()
+	if timeout != 0 && w.Yield != nil {
+		w.Yield()
+	}
 	w.tick()
 	w.inside.looked = w.now
 	w.linkFull, w.noMemory = false, false
