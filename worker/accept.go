@@ -144,14 +144,18 @@ func (w *Worker) tcpAccepted(l *listener, fd int, peer netip.AddrPort) {
 		return
 	}
 	key := flow.NewKey(packet.ProtoTCP, netip.AddrPortFrom(guest, l.port.To), from)
+	if !w.allowed(true, &key, peer) {
+		w.Host.Abort(fd)
+		return
+	}
 	w.halfOpenTo(l.port.To).Add(1) // now, not when its worker takes it
-	if !w.passOn(fd, &key) {
-		w.tcpAdopt(fd, key)
+	if !w.passOn(fd, &key, w.judge.rule) {
+		w.tcpAdopt(fd, key, w.judge.rule)
 	}
 }
 
-// tcpAdopt starts the flow of an accepted host peer: the guest gets a SYN.
-func (w *Worker) tcpAdopt(fd int, key flow.Key) {
+// tcpAdopt starts the flow of an accepted host peer, which a rule of the policy has let in: the guest gets a SYN.
+func (w *Worker) tcpAdopt(fd int, key flow.Key, rule int32) {
 	reason := stats.None
 	var f *flowSlot
 	if _, taken := w.table.Get(&key); taken {
@@ -167,7 +171,7 @@ func (w *Worker) tcpAdopt(fd int, key flow.Key) {
 		w.halfOpenTo(key.GuestPort).Add(-1)
 		return
 	}
-	f.half = true
+	f.half, f.inbound, f.rule = true, true, rule
 	w.Stats.TCPHalfOpen++
 	if e := w.waits.find(&key); e != nil {
 		w.waits.forget(e)

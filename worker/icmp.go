@@ -67,6 +67,10 @@ func (w *Worker) icmpOpen(key flow.Key) *flowSlot {
 		w.Stats.Drop(stats.BadDestination)
 		return nil
 	}
+	if !w.allowed(false, &key, netip.AddrPortFrom(to.Addr(), 0)) {
+		w.refuseDatagram()
+		return nil
+	}
 	f := w.begin(icmpFlow, key)
 	if f == nil {
 		return nil

@@ -19,7 +19,7 @@ const noteLen = ring.Block
 // Kinds of notes, in the first byte.
 const (
 	noteFrame    = iota // a frame follows; its virtio-net header is at noteBody, and before it whether its packet has to stay whole
-	noteAccepted        // an accepted connection: descriptor at noteBody, the flow's key behind it
+	noteAccepted        // an accepted connection: descriptor at noteBody, the flow's key and the rule that let it in behind it
 )
 
 const noteBody = 4
@@ -91,9 +91,9 @@ func (w *Worker) serveInbox() {
 func (w *Worker) take(record []byte) {
 	w.spent += len(record) + frameWork
 	if record[0] == noteAccepted {
-		fd, key := decodeAccepted(record[noteBody:])
+		fd, key, rule := decodeAccepted(record[noteBody:])
 		w.inbox.flows.Add(-1) // the flow counts itself
-		w.tcpAdopt(fd, key)
+		w.tcpAdopt(fd, key, rule)
 		return
 	}
 	w.Stats.TakenOver++
@@ -110,7 +110,7 @@ func (w *Worker) take(record []byte) {
 }
 
 // passOn gives an accepted connection to the worker with the fewest, and reports false if that is this one.
-func (w *Worker) passOn(fd int, key *flow.Key) bool {
+func (w *Worker) passOn(fd int, key *flow.Key, rule int32) bool {
 	if w.Group == nil {
 		return false
 	}
@@ -119,7 +119,7 @@ func (w *Worker) passOn(fd int, key *flow.Key) bool {
 		return false
 	}
 	w.note[0] = noteAccepted
-	encodeAccepted(w.note[noteBody:], fd, key)
+	encodeAccepted(w.note[noteBody:], fd, key, rule)
 	w.Group.inboxes[to].flows.Add(1) // now, so that the next one is not given to the same
 	if w.Group.put(to, w.note[:], nil) {
 		return true
@@ -128,21 +128,22 @@ func (w *Worker) passOn(fd int, key *flow.Key) bool {
 	return false
 }
 
-func encodeAccepted(b []byte, fd int, k *flow.Key) {
+func encodeAccepted(b []byte, fd int, k *flow.Key, rule int32) {
 	binary.NativeEndian.PutUint32(b[0:], uint32(fd))
 	binary.NativeEndian.PutUint16(b[4:], k.GuestPort)
 	binary.NativeEndian.PutUint16(b[6:], k.PeerPort)
 	b[8], b[9] = k.Proto, k.Family
 	copy(b[10:], k.Guest[:])
 	copy(b[26:], k.Peer[:])
+	binary.NativeEndian.PutUint32(b[42:], uint32(rule))
 }
 
-func decodeAccepted(b []byte) (fd int, k flow.Key) {
+func decodeAccepted(b []byte) (fd int, k flow.Key, rule int32) {
 	k = flow.Key{
 		GuestPort: binary.NativeEndian.Uint16(b[4:]), PeerPort: binary.NativeEndian.Uint16(b[6:]),
 		Proto: b[8], Family: b[9], Guest: [16]byte(b[10:26]), Peer: [16]byte(b[26:42]),
 	}
-	return int(binary.NativeEndian.Uint32(b[0:])), k
+	return int(binary.NativeEndian.Uint32(b[0:])), k, int32(binary.NativeEndian.Uint32(b[42:]))
 }
 
 // hasMail reports whether records wait that other workers have given us.
@@ -170,7 +171,7 @@ func (w *Worker) closeInbox() {
 			break
 		}
 		if record[0] == noteAccepted {
-			fd, key := decodeAccepted(record[noteBody:])
+			fd, key, _ := decodeAccepted(record[noteBody:])
 			w.Host.Abort(fd)
 			w.halfOpenTo(key.GuestPort).Add(-1)
 		}

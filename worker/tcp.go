@@ -164,6 +164,10 @@ func (w *Worker) tcpOpen(key flow.Key) {
 		w.Stats.Drop(stats.BadDestination)
 		return
 	}
+	if resolve && !w.mayResolve(&key) || !resolve && !w.allowed(false, &key, to) {
+		w.resetUnknown()
+		return
+	}
 	if !w.admit() {
 		w.refuseSyn(stats.BudgetSpent)
 		return
@@ -347,6 +351,9 @@ func (w *Worker) tcpRead(f *flowSlot) (cost int, again bool) {
 			f.readable = false
 		}
 		cost += n
+		if f.tries > 0 && w.judge.learner != nil {
+			w.overhear(f, n)
+		}
 		w.queueRead(c, n)
 		w.used(f)
 	}

@@ -29,6 +29,10 @@ func (w *Worker) udpInput() {
 	}
 	key := flow.NewKey(packet.ProtoUDP, netip.AddrPortFrom(w.pkt.Src, w.pkt.SrcPort), netip.AddrPortFrom(w.pkt.Dst, w.pkt.DstPort))
 	if w.pkt.DstPort == dnsPort && w.forDNS(key.PeerAddrPort()) {
+		if !w.mayResolve(&key) {
+			w.refuseDatagram()
+			return
+		}
 		w.dnsInput(size)
 		return
 	}
@@ -55,6 +59,10 @@ func (w *Worker) udpOpen(key flow.Key) *flowSlot {
 	to, ok := w.Map.Outbound(key.PeerAddrPort())
 	if !ok {
 		w.Stats.Drop(stats.BadDestination)
+		return nil
+	}
+	if !w.allowed(false, &key, to) {
+		w.refuseDatagram()
 		return nil
 	}
 	if w.EndpointIndependent {
@@ -263,6 +271,9 @@ func (w *Worker) udpPeer(index int32, peer netip.AddrPort) *flowSlot {
 	}
 	if i, ok := w.table.Get(&key); ok {
 		return w.flows[i]
+	}
+	if !w.allowed(true, &key, peer) { // whom nobody can tell: an ordinary user sends no ICMP
+		return nil
 	}
 	w.listeners[index].flows++ // an endpoint does not close while room is made
 	f := w.newFlow(udpFlow, key)

@@ -17,6 +17,7 @@ import (
 	"github.com/vasta-net/vasta/flow"
 	"github.com/vasta-net/vasta/flow/forward"
 	"github.com/vasta-net/vasta/flow/fragment"
+	"github.com/vasta-net/vasta/flow/policy"
 	"github.com/vasta-net/vasta/flow/tcp"
 	"github.com/vasta-net/vasta/gateway"
 	"github.com/vasta-net/vasta/hostsock"
@@ -66,6 +67,8 @@ type Config struct {
 
 	EvictAges EvictAges // how long flows have to be unused before they make room for others
 
+	Policy policy.Judge // decides which flows there may be; nil: all. The workers of a group share it
+
 	NoTCP, NoUDP, NoICMP bool
 	EndpointIndependent  bool               // a UDP port of the guest has one host socket for all its peers
 	Origin               [2]hostsock.Origin // of outbound sockets, by forward.V4 and V6
@@ -106,7 +109,8 @@ type Worker struct {
 	lateAge int     // looks at the events since the first of them was
 	lenders []int32 // flows that borrow payload from the link's batch
 
-	dns dnsState
+	dns   dnsState
+	judge judge
 
 	inbox *inbox // where other workers put what is ours; nil without a group
 	parcelState
@@ -205,8 +209,10 @@ type flowSlot struct {
 	peer    netip.AddrPort // UDP through a listener: the host peer
 	local   netip.Addr     // UDP through a listener: the address of this machine that the peer asked
 	owner   int32          // UDP through a listener: the listener's number, else -1
-	inbound bool           // UDP through a listener: the host peer began
+	inbound bool           // begun from outside
+	rule    int32          // of the policy that let it begin; 0 for none
 	tries   uint8          // TCP to the forwarder of DNS: how many resolvers were tried
+	answers *stream        // TCP to the forwarder of DNS: what the policy has not been told of yet
 	told    fragmenting    // UDP, ICMP: what the host socket was told last
 	single  bool           // UDP: the host socket takes no message that stands for several datagrams
 	size    int            // UDP: the longest message of those received last
@@ -263,6 +269,9 @@ func New(c Config) (*Worker, error) {
 		w.Log = slog.New(slog.DiscardHandler)
 	}
 	w.talks = talks(w.Log)
+	if l, ok := c.Policy.(learner); ok && l.Names() {
+		w.judge.learner = l
+	}
 	w.env = tcp.Env{
 		Hold: c.Hold, Send: c.Send, Budget: &tcp.Budget{Limit: c.Budget}, Stats: c.Stats,
 		MaxWindow: c.MaxWindow, NearWindow: c.NearWindow, MaxFlight: c.MaxFlight, Lazy: true, KeepIdle: c.KeepIdle, IdleLimit: c.IdleLimit, Now: w.now,
@@ -602,7 +611,7 @@ func (w *Worker) takeSlot(kind flowKind, key flow.Key) *flowSlot {
 		}
 		w.flows = append(w.flows, f)
 	}
-	*f = flowSlot{kind: kind, gen: f.gen + 1, index: f.index, key: key, fd: -1, owner: -1, inDirty: f.inDirty, inLate: f.inLate}
+	*f = flowSlot{kind: kind, gen: f.gen + 1, index: f.index, key: key, fd: -1, owner: -1, rule: w.judge.rule, inDirty: f.inDirty, inLate: f.inLate}
 	w.used(f)
 	w.levels(kind, 1)
 	if w.talks {
