@@ -23,7 +23,8 @@ func (w *Worker) Connect(fd int, from, guest netip.AddrPort, done func(hostsock.
 	if w.Group != nil && w.Group.directory.Owner(&key) != flow.Nobody {
 		return unix.EADDRINUSE
 	}
-	w.tcpAdopt(fd, key)
+	w.halfOpenTo(key.GuestPort).Add(1)
+	w.tcpAdopt(fd, key, 0)
 	i, ok := w.table.Get(&key)
 	if !ok { // counted; fd was closed
 		done(unix.ENOBUFS)
