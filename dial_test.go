@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -265,5 +266,60 @@ func TestListen(t *testing.T) {
 	}
 	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Accept behind it: %v", err)
+	}
+}
+
+// TestDialOfSeveralWorkers: connections both ways at once, where the link has several queues and a frame may come to any.
+func TestDialOfSeveralWorkers(t *testing.T) {
+	inside := newSpace(t)
+	c := plain()
+	c.Limits.Queues = 3
+	n := running(t, c, inside.link())
+	echo := func(l net.Listener) {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				_, _ = io.Copy(c, c)
+			}()
+		}
+	}
+	l := inside.listen("tcp", ":7000")
+	defer l.Close()
+	go echo(l)
+	ours, err := n.Listen("tcp", ":80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.Close()
+	go echo(ours)
+	talk := func(c net.Conn, i int) {
+		defer c.Close()
+		want := bytes.Repeat([]byte{byte(i)}, 100_000)
+		go func() { _, _ = c.Write(want) }()
+		got := make([]byte, len(want))
+		if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("connection %d: %v", i, err)
+		}
+	}
+	var all sync.WaitGroup
+	for i := range 40 {
+		c, err := n.Dial(t.Context(), "tcp", ":7000")
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Go(func() { talk(c, i) })
+		if c, err = inside.dial("tcp", "198.51.100.7:80"); err != nil {
+			t.Fatal(err)
+		}
+		all.Go(func() { talk(c, i) })
+	}
+	all.Wait()
+	s, err := n.Stats(t.Context())
+	if err != nil || len(s.Workers) != 3 || s.Total.TCPOpened != 40 || s.Total.TCPAccepted != 40 {
+		t.Errorf("%d workers, %d opened, %d accepted, %v; want 3, 40 and 40", len(s.Workers), s.Total.TCPOpened, s.Total.TCPAccepted, err)
 	}
 }

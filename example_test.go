@@ -1,0 +1,170 @@
+package vasta_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"syscall"
+
+	"github.com/vasta-net/vasta"
+	"github.com/vasta-net/vasta/link"
+	"github.com/vasta-net/vasta/link/mem"
+	"github.com/vasta-net/vasta/netns"
+	"github.com/vasta-net/vasta/packet"
+)
+
+// A command in namespaces of its own, with a network. The program that does this calls netns.StageMain first in main.
+func ExampleSandbox() {
+	n, err := vasta.New(vasta.Config{}, vasta.Sandbox())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer n.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go n.Run(ctx)
+	<-n.Ready()
+
+	// What the command asks for at this address, this program answers.
+	l, err := n.Listen("tcp", "198.51.100.7:80")
+	if err != nil {
+		log.Fatal(err)
+	}
+	go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "hello, %s\n", r.UserAgent()[:4])
+	}))
+
+	err = n.Namespace().Start(netns.Command{
+		Argv: []string{"curl", "-sS", "http://198.51.100.7/"}, Env: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr,
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	status, err := n.Namespace().Wait()
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("exit status", status.Shell())
+	// Output:
+	// hello, curl
+	// exit status 0
+}
+
+// A guest that is a part of the same program: it asks for the router's Ethernet address.
+func ExampleQueues() {
+	network, guest, err := mem.New(mem.Offloads)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer guest.Close()
+	n, err := vasta.New(vasta.Config{
+		Guest: vasta.Guest{
+			MAC: netns.MAC{2, 0, 0, 0, 0, 1}, Address4: netip.MustParsePrefix("10.0.2.15/24"),
+			Gateway: vasta.AddrPair{V4: netip.MustParseAddr("10.0.2.2")}, NoIPv6: true,
+		},
+	}, vasta.Queues(network))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer n.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go n.Run(ctx)
+
+	request := []byte{
+		0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 8, 6, // to everybody: ARP
+		0, 1, 8, 0, 6, 4, 0, 1, // a request for an Ethernet address
+		2, 0, 0, 0, 0, 1, 10, 0, 2, 15, // from
+		0, 0, 0, 0, 0, 0, 10, 0, 2, 2, // who has 10.0.2.2?
+	}
+	guest.Send(&link.Out{Payload: [][]byte{request}})
+	for {
+		if err := guest.Wait(ctx); err != nil {
+			log.Fatal(err)
+		}
+		var frames [link.MaxBatch]packet.Frame
+		received, err := guest.Receive(frames[:])
+		if err != nil {
+			log.Fatal(err)
+		}
+		for _, f := range frames[:received] {
+			b := f.Bufs[0] // borrowed until the next Receive
+			if b[12] == 8 && b[13] == 6 {
+				fmt.Println(net.IP(b[28:32]), "is at", net.HardwareAddr(b[22:28]))
+				return
+			}
+		}
+	}
+	// Output: 10.0.2.2 is at 9a:55:9a:55:9a:55
+}
+
+// Ports come and go while the network works.
+func ExampleNetwork_Forward() {
+	n, err := vasta.New(vasta.Config{}, vasta.Sandbox())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer n.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go n.Run(ctx)
+
+	rule := vasta.PortRule{Network: "tcp", Addr: netip.MustParseAddr("127.0.0.1"), First: 39910, Last: 39911, Target: 80}
+	if err := n.Forward(ctx, rule); err != nil {
+		log.Fatal(err)
+	}
+	for _, r := range n.Forwarded() {
+		fmt.Println(r)
+	}
+	err = n.Forward(ctx, rule)
+	var taken *vasta.PortError
+	if errors.As(err, &taken) && errors.Is(err, syscall.EADDRINUSE) {
+		fmt.Println("taken:", taken.Network, taken.Listen)
+	}
+	if err := n.Unforward(ctx, rule); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(len(n.Forwarded()), "forwarded")
+	// Output:
+	// tcp 127.0.0.1 39910-39910 to 80-80
+	// tcp 127.0.0.1 39911-39911 to 81-81
+	// taken: tcp 127.0.0.1:39910
+	// 0 forwarded
+}
+
+// A connection from this program to a server inside.
+func ExampleNetwork_Dial() {
+	n, err := vasta.New(vasta.Config{}, vasta.Sandbox())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer n.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go n.Run(ctx)
+	<-n.Ready()
+	err = n.Namespace().Start(netns.Command{
+		Argv: []string{"sh", "-c", "echo hello from inside | busybox nc -l -p 7000"}, Env: os.Environ(), Stderr: os.Stderr,
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	c, err := n.Dial(ctx, "tcp", ":7000")
+	for errors.Is(err, syscall.ECONNREFUSED) { // the server has not come to listen yet
+		c, err = n.Dial(ctx, "tcp", ":7000")
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.Copy(os.Stdout, c); err != nil {
+		log.Fatal(err)
+	}
+	// Output: hello from inside
+}
