@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vasta-net/vasta/virtio/queue"
 )
@@ -31,7 +32,10 @@ type Device struct {
 	features   Features
 	regions    []queue.Region
 	rings      map[int]attached
+	control    queue.Device
 	running    bool
+
+	state atomic.Pointer[controlState] // nil: no driver
 }
 
 // attached is a ring that the driver has attached.
@@ -47,6 +51,9 @@ func NewDevice(c DeviceConfig) (*Device, error) {
 		d.offered = Offerable
 	}
 	d.offered |= Version1
+	if d.offered&(RSS|HashReport) != 0 {
+		d.config.RSSMaxKey, d.config.RSSMaxIndirection, d.config.HashTypes = maxRSSKey, maxRSSIndirection, allHashes
+	}
 	if d.limit == 0 {
 		d.limit = queue.MaxSize
 	}
@@ -88,10 +95,13 @@ func (d *Device) ReadConfig(p []byte, off int) uint32 {
 
 // QueueLimit implements Transport.
 func (d *Device) QueueLimit(i int) int {
-	if i < 0 || i >= 2*len(d.pairs) {
-		return 0
+	switch {
+	case i >= 0 && i < 2*len(d.pairs):
+		return d.limit
+	case i == 2*len(d.pairs) && d.offered.Has(CtrlVQ):
+		return controlSize
 	}
-	return d.limit
+	return 0
 }
 
 // Negotiate implements Transport.
@@ -181,12 +191,24 @@ func (d *Device) Start() error {
 			return fmt.Errorf("virtio-net device: pair %d: %w", i, err)
 		}
 	}
+	d.state.Store(initialState(d.features, &d.config))
+	if c, ok := d.rings[d.controlIndex()]; ok && d.features.Has(CtrlVQ) {
+		if d.control, err = queue.NewDevice(queue.DeviceConfig{Ring: c.ring, Memory: m}); err != nil {
+			return fmt.Errorf("virtio-net device: control queue: %w", err)
+		}
+	}
 	d.running = true
 	return nil
 }
 
 // Kick implements Transport.
 func (d *Device) Kick(i int) {
+	if i >= 2*len(d.pairs) || i == 2 && d.features.Has(CtrlVQ) && d.features&(MQ|RSS) == 0 {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.serveControl()
+		return
+	}
 	if f := d.pairs[i/2].OnKick; f != nil {
 		f()
 	}
@@ -200,6 +222,7 @@ func (d *Device) Reset() error {
 		p.stop()
 	}
 	clear(d.rings)
-	d.features, d.running = 0, false
+	d.features, d.running, d.control = 0, false, nil
+	d.state.Store(nil)
 	return nil
 }

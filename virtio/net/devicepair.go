@@ -1,6 +1,7 @@
 package net
 
 import (
+	"encoding/binary"
 	"sync"
 
 	"github.com/vasta-net/vasta/packet"
@@ -72,6 +73,8 @@ type DeviceStats struct {
 	BadHeader        uint64 // ... with a header that was not negotiated
 	NoBuffer         uint64 // frames toward the driver for which no buffer was posted
 	TooLong          uint64 // ... that are longer than the buffers
+	Filtered         uint64 // ... that are not for the driver's addresses, modes and VLANs
+	NotOffloaded     uint64 // ... with offloads that the driver does not take
 	Calls            uint64
 }
 
@@ -98,7 +101,7 @@ type deviceTx struct {
 func (p *DevicePair) Take(frames []packet.Frame) (n int, err error) {
 	q := &p.tx
 	q.mu.Lock()
-	if q.vq == nil {
+	if s := p.d.state.Load(); q.vq == nil || s == nil || p.Index >= s.pairs {
 		q.mu.Unlock()
 		return 0, nil
 	}
@@ -125,6 +128,23 @@ func (p *DevicePair) Take(frames []packet.Frame) (n int, err error) {
 		return 0, err
 	}
 	return n, nil
+}
+
+// Listen asks for OnKick when the driver sends the next frame. It answers true when there is one already: then OnKick may not be called, and the caller has to take
+// instead of sleeping. Awake ends the asking.
+func (p *DevicePair) Listen() bool {
+	p.tx.mu.Lock()
+	defer p.tx.mu.Unlock()
+	return p.tx.vq != nil && p.tx.vq.Listen()
+}
+
+// Awake ends what Listen began.
+func (p *DevicePair) Awake() {
+	p.tx.mu.Lock()
+	defer p.tx.mu.Unlock()
+	if p.tx.vq != nil {
+		p.tx.vq.Suppress()
+	}
 }
 
 // frame makes a frame of a chain.
@@ -217,6 +237,8 @@ type deviceRx struct {
 	have, next int
 	done       [maxTaken]queue.Done
 	ndone      int
+	hash       uint32 // of the frame that is being put, for HASH_REPORT
+	report     uint16
 	stats      DeviceStats
 	err        error
 }
@@ -227,11 +249,30 @@ func (p *DevicePair) Deliver(frames []packet.Frame) (n int, err error) {
 	q := &p.rx
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.vq == nil {
+	s := p.d.state.Load()
+	if q.vq == nil || s == nil || p.Index >= s.pairs {
 		return 0, nil
 	}
+	plain := !s.filters && s.vlans == nil || s.modes[Promisc] && s.vlans == nil
 	for n < len(frames) {
-		ok, e := q.put(&frames[n])
+		f := &frames[n]
+		if !plain && !s.passes(f) {
+			q.stats.Filtered++
+			n++
+			continue
+		}
+		if f.Hdr.Flags|f.Hdr.GSOType != 0 && !headerFits(&f.Hdr, f.Len, s.offloads) {
+			q.stats.NotOffloaded++
+			n++
+			continue
+		}
+		if q.hdr == hashHdrLen {
+			q.hash, q.report = 0, 0
+			if s.rss != nil {
+				q.hash, q.report = hashOf(f, s.rss.Types, s.rss.Key)
+			}
+		}
+		ok, e := q.put(f)
 		if e != nil {
 			err = e
 			break
@@ -335,6 +376,8 @@ func (q *deviceRx) put(f *packet.Frame) (bool, error) {
 func (q *deviceRx) scatter(f *packet.Frame, hdr *packet.NetHdr, count, total int) {
 	var head [hashHdrLen]byte
 	hdr.Encode(head[:])
+	binary.LittleEndian.PutUint32(head[plainHdrLen:], q.hash)
+	binary.LittleEndian.PutUint16(head[plainHdrLen+4:], q.report)
 	src, bufs := head[:q.hdr], f.Bufs
 	for k := range count {
 		c := &q.chains[q.next+k]

@@ -14,7 +14,7 @@ import (
 // DriverConfig is what a driver is made from. What is zero has the default that is named.
 type DriverConfig struct {
 	Transport Transport
-	Features  Features // those that the driver wants, of those it can (Supported); 0: all of them
+	Features  Features // those that the driver wants, of those it can (Supported); 0: all but RSS and HASH_REPORT
 
 	Pairs     int // queue pairs to make room for; 0: as many as the device has
 	QueueSize int // descriptors in each ring; 0: 256, or the device's limit if that is less
@@ -34,6 +34,9 @@ type DriverConfig struct {
 	// Buffers is where a pair's receive buffers come from, in memory of Arena; nil: the pair's pool. It is for comparing the pool with something else.
 	Buffers func(pair int) Buffers
 
+	// Wake is called, from any goroutine, when there are frames for a pair that has called Listen; nil: all pairs poll.
+	Wake func(pair int)
+
 	// Hook sees every received frame of a pair first. Redirect copies a frame that a hook redirects; false says that the target has no room.
 	Hook     func(pair int) packet.Hook
 	Redirect func(target int, f *packet.Frame) bool
@@ -41,7 +44,11 @@ type DriverConfig struct {
 
 // Supported are the features that the driver can use.
 const Supported = Version1 | IndirectDesc | EventIdx | RingPacked | InOrder | Csum | GuestCsum | MTU | MAC | GuestTSO4 | GuestTSO6 | GuestECN |
-	HostTSO4 | HostTSO6 | HostECN | GuestUSO4 | GuestUSO6 | HostUSO | MrgRxbuf | Status | SpeedDuplex
+	HostTSO4 | HostTSO6 | HostECN | GuestUSO4 | GuestUSO6 | HostUSO | MrgRxbuf | Status | SpeedDuplex |
+	CtrlVQ | CtrlRX | CtrlRXExtra | CtrlVLAN | CtrlMACAddr | GuestAnnounce | MQ | CtrlGuestOffloads | RSS | HashReport | NotfCoal | VQNotfCoal
+
+// usual are the features that the driver asks for when it is not told: the hash in each header is for those who use it.
+const usual = Supported &^ (RSS | HashReport)
 
 const (
 	defaultQueueSize = 256
@@ -60,6 +67,7 @@ type Driver struct {
 	owned    bool            // the arena goes with the driver
 	rings    *pagepool.Arena // for the rings, and the tables of indirect descriptors
 	pairs    []*Pair
+	control  *control // nil: none was negotiated
 	down     atomic.Bool
 }
 
@@ -87,7 +95,7 @@ func NewDriver(c DriverConfig) (d *Driver, err error) {
 	d = &Driver{t: t}
 	wanted := c.Features
 	if wanted == 0 {
-		wanted = Supported
+		wanted = usual
 	}
 	d.features = Accept(t.Offered(), wanted&Supported)
 	if err := d.features.Check(); err != nil {
@@ -182,6 +190,24 @@ func (d *Driver) make(c DriverConfig) error {
 			p.hook = c.Hook(i)
 		}
 	}
+	return d.makeControl(2 * pairs * block)
+}
+
+// makeControl makes the control queue, behind the other rings.
+func (d *Driver) makeControl(at int) error {
+	if !d.features.Has(CtrlVQ) {
+		return nil
+	}
+	l := queue.LayoutOf(format(d.features), controlSize)
+	mem := d.rings.Memory()[at:]
+	ring := queue.DriverConfig{Ring: queue.Ring{
+		Format: format(d.features), Size: controlSize, Areas: l.Areas(mem),
+		EventIdx: d.features.Has(EventIdx), Indirect: d.features.Has(IndirectDesc), InOrder: d.features.Has(InOrder),
+	}}
+	base, _ := d.rings.Base()
+	if err := d.startControl(ring, mem[l.Len:l.Len+controlData+16], base+uint64(at+l.Len)); err != nil {
+		return fmt.Errorf("virtio-net: control queue: %w", err)
+	}
 	return nil
 }
 
@@ -200,7 +226,7 @@ func (d *Driver) makeMemory(c DriverConfig, pairs, pages, size int) (err error) 
 		}
 		d.owned = true
 	}
-	if d.rings, err = pagepool.NewArena(roundUp(2*pairs*ringBlock(d.features, size), pagepool.PageSize)); err != nil {
+	if d.rings, err = pagepool.NewArena(roundUp(2*pairs*ringBlock(d.features, size)+controlBlock, pagepool.PageSize)); err != nil {
 		return fmt.Errorf("virtio-net: rings: %w", err)
 	}
 	for _, a := range []*pagepool.Arena{d.arena, d.rings} {
@@ -221,6 +247,9 @@ func ringBlock(f Features, size int) int {
 	}
 	return roundUp(n, queue.CacheLine)
 }
+
+// controlBlock is the memory for the control queue and its commands.
+const controlBlock = 16 << 10
 
 // tableLen is the number of descriptors in an indirect table.
 func tableLen(size int) int { return min(size, bigChain) }
@@ -268,6 +297,10 @@ func (d *Driver) Up() { d.down.Store(false) }
 // Close resets the device, takes all buffers back, and gives the memory back, once those who hold pages have given them back too; when the context ends
 // first, the error says what is held and by whom, and the memory stays. The pairs' goroutines must have stopped.
 func (d *Driver) Close(ctx context.Context) error {
+	if d.control != nil {
+		d.control.stop()
+		d.control = nil
+	}
 	err := d.t.Reset()
 	if err != nil {
 		return fmt.Errorf("virtio-net: reset: %w", err) // a device that runs has the memory

@@ -22,6 +22,13 @@ func (p *Pair) Receive(frames []packet.Frame) (int, error) {
 	return p.judge(frames[:n]), err
 }
 
+// Listen asks for Wake when the next frame has arrived. It answers true when there is one already: then Wake may not be called, and the caller has to receive instead
+// of sleeping. Awake ends the asking; frames that arrive call Wake no more, though a late call may come.
+func (p *Pair) Listen() bool { return p.rx.next < p.rx.reaped || p.rx.vq.Listen(1) }
+
+// Awake ends what Listen began.
+func (p *Pair) Awake() { p.rx.vq.Suppress() }
+
 // Starving says that buffers could not be posted for lack of memory.
 func (p *Pair) Starving() bool { return p.rx.starve }
 

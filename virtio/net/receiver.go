@@ -14,7 +14,6 @@ const publishBatch = 64
 // receiver is the receive queue of a pair.
 type receiver struct {
 	vq      queue.Driver
-	call    func()
 	t       Transport
 	index   int
 	pool    *pagepool.Pool
@@ -138,7 +137,11 @@ func (q *receiver) init(d *Driver, p *Pair, ring queue.DriverConfig, g Geometry,
 		return err
 	}
 	q.vq.Suppress()
-	return d.t.Attach(q.index, ring.Ring, func() {})
+	return d.t.Attach(q.index, ring.Ring, func() {
+		if c.Wake != nil {
+			c.Wake(p.Index)
+		}
+	})
 }
 
 // slabLen is the room for a copied frame.
