@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vasta-net/vasta/flow/policy"
 	"github.com/vasta-net/vasta/netns"
 	"github.com/vasta-net/vasta/packet"
 )
@@ -38,7 +39,9 @@ type Config struct {
 	Ports []PortRule
 	// AutoTCP and AutoUDP forward what a namespace listens on, under the same port, as it comes and goes.
 	AutoTCP, AutoUDP bool
-	// Policy, when not nil, decides about every flow before it begins.
+	// Rules, when not nil, decide about every flow before it begins. They are compiled (package flow/policy), and may be shared by networks.
+	Rules *policy.Set
+	// Policy, when not nil, decides about every flow that Rules let through.
 	Policy Policy
 
 	// Log gets what happens; nil for nothing. At level Debug that is every flow.

@@ -151,7 +151,7 @@ func (n *Network) add(queue link.Queue) error {
 		KeepIdle: int64(keepIdle), IdleLimit: int64(c.Limits.IdleTimeout), UDPIdle: int64(udpIdle), UDPFirst: int64(udpFirst), ICMPIdle: int64(icmpIdle),
 		EvictAges:   worker.DefaultEvictAges.Cap(int64(c.Limits.EvictIdle)),
 		SourceFlows: (c.Limits.SourceFlows + workers - 1) / workers, EndpointIndependent: c.UDP.EndpointIndependent,
-		NoTCP: c.Filter.NoTCP, NoUDP: c.Filter.NoUDP, NoICMP: c.Filter.NoICMP,
+		Policy: c.judge(), NoTCP: c.Filter.NoTCP, NoUDP: c.Filter.NoUDP, NoICMP: c.Filter.NoICMP,
 		Origin: origins(c), Clock: n.monotonic, Seed: secret(), Log: n.log, Capture: captureOf(c),
 		Spin: spinFor(workers), Yield: yieldFor(workers), Idle: c.Idle, Intercept: n.intercept,
 	}

@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/vasta-net/vasta"
+	"github.com/vasta-net/vasta/flow/policy"
 	"github.com/vasta-net/vasta/internal/options"
 	"github.com/vasta-net/vasta/netns"
 	"golang.org/x/sys/unix"
@@ -106,6 +107,7 @@ type session struct {
 	o        *options.Options
 	log      *slog.Logger
 	network  *vasta.Network
+	rules    *policy.Set // nil for none
 	watchers watchers
 	idle     func() bool // ends whenIdle
 	end      context.CancelFunc
@@ -117,9 +119,13 @@ type session struct {
 func open(o *options.Options, log *slog.Logger, l vasta.Link) (*session, error) {
 	s := &session{o: o, log: log, ended: make(chan struct{})}
 	c := config(o, log)
+	var err error
+	if c.Rules, err = rules(o); err != nil {
+		return nil, err
+	}
+	s.rules = c.Rules
 	s.watchers.watch(o, &c)
 	s.idle = whenIdle(&c)
-	var err error
 	if s.network, err = vasta.New(c, l); err != nil {
 		s.idle()
 		return nil, inOptions(o, err)
@@ -159,7 +165,7 @@ func (s *session) finish() error {
 	if s.o.Counters.Enabled {
 		all, e := s.network.Stats(context.Background())
 		if e == nil {
-			e = writeCounters(s.o, all.Workers)
+			e = writeCounters(s.o, all.Workers, s.rules)
 		}
 		err = errors.Join(err, e)
 	}

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/vasta-net/vasta/flow/policy"
 	"github.com/vasta-net/vasta/internal/options"
 	"github.com/vasta-net/vasta/stats"
 )
@@ -29,14 +30,14 @@ func (s *session) writeCounters() {
 	case err != nil:
 		s.log.Error(err.Error())
 	default:
-		if err := writeCounters(s.o, all.Workers); err != nil {
+		if err := writeCounters(s.o, all.Workers, s.rules); err != nil {
 			s.log.Error(err.Error())
 		}
 	}
 }
 
-func writeCounters(o *options.Options, workers []stats.Worker) error {
-	b, err := describe(workers)
+func writeCounters(o *options.Options, workers []stats.Worker, rules *policy.Set) error {
+	b, err := describe(workers, rules)
 	if err != nil {
 		return fmt.Errorf("counters: %w", err)
 	}
@@ -52,7 +53,7 @@ func writeCounters(o *options.Options, workers []stats.Worker) error {
 }
 
 // describe gives the counters as one line of JSON: the sums, each worker's own, and what the process as a whole uses.
-func describe(workers []stats.Worker) ([]byte, error) {
+func describe(workers []stats.Worker, rules *policy.Set) ([]byte, error) {
 	var sum stats.Worker
 	for i := range workers {
 		sum.Add(&workers[i])
@@ -67,6 +68,11 @@ func describe(workers []stats.Worker) ([]byte, error) {
 	}
 	if all["workers"], err = json.Marshal(workers); err != nil {
 		return nil, err
+	}
+	if rules != nil {
+		if all["policy"], err = policyCounters(rules); err != nil {
+			return nil, err
+		}
 	}
 	var memory runtime.MemStats
 	runtime.ReadMemStats(&memory)

@@ -34,6 +34,7 @@ const (
 	SectionDNS       Section = "Names"
 	SectionHost      Section = "Reaching the host, and being reached"
 	SectionProtocol  Section = "Protocols"
+	SectionPolicy    Section = "What may be reached, and by whom"
 	SectionLimits    Section = "Limits"
 	SectionWatch     Section = "Seeing what happens"
 	SectionVM        Section = "Virtual machines"
@@ -41,7 +42,7 @@ const (
 
 // sections is the order of --help.
 var sections = []Section{
-	SectionNamespace, SectionAddress, SectionDNS, SectionHost, SectionProtocol, SectionLimits, SectionWatch, SectionGeneral, SectionVM,
+	SectionNamespace, SectionAddress, SectionDNS, SectionHost, SectionProtocol, SectionPolicy, SectionLimits, SectionWatch, SectionGeneral, SectionVM,
 }
 
 // Option is one row of the table.

@@ -11,6 +11,8 @@ import (
 	"net/netip"
 	"runtime"
 	"time"
+
+	"github.com/vasta-net/vasta/flow/policy"
 )
 
 // Defaults that the table names in its help and Parse starts from.
@@ -65,9 +67,11 @@ type Options struct {
 	Mapping Mapping
 	Ports   Ports
 	Filter  Filter
-	UDP     UDP
-	Limits  Limits
-	Log     Log
+	// Rules decide which flows there may be; the first that matches does.
+	Rules  []RuleSource
+	UDP    UDP
+	Limits Limits
+	Log    Log
 
 	// KeepID keeps the caller's user and group id inside the namespace, instead of 0.
 	KeepID bool
@@ -157,6 +161,12 @@ type Ports struct {
 type UDP struct {
 	// EndpointIndependent gives each UDP port of the namespace one port of the host, whomever it talks to (RFC 4787).
 	EndpointIndependent bool
+}
+
+// RuleSource is a rule of the policy, or a file of them.
+type RuleSource struct {
+	Rule policy.Rule
+	File string // its rules in place of Rule, when not empty
 }
 
 // Filter switches handlers of the link off.

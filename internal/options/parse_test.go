@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/vasta-net/vasta/flow/policy"
 )
 
 // plain makes cmp look at addresses by their text.
@@ -98,6 +99,10 @@ func TestParse(t *testing.T) {
 			o.Limits.Queues, o.Limits.Budget = 1, 64<<20
 		}},
 		{"--idle-timeout 30", func(o *Options) { o.Limits.IdleTimeout = 30 * time.Second }},
+		{"--allow tcp --policy rules --deny all", func(o *Options) {
+			everything := policy.Rule{Deny: true, Inbound: true, Outbound: true, TCP: true, UDP: true, ICMP: true}
+			o.Rules = []RuleSource{{Rule: policy.Rule{Inbound: true, Outbound: true, TCP: true}}, {File: "rules"}, {Rule: everything}}
+		}},
 		{"--source-flows 500", func(o *Options) { o.Limits.SourceFlows = 500 }},
 		{"--endpoint-independent", func(o *Options) { o.UDP.EndpointIndependent = true }},
 		{"--evict-idle 0", func(o *Options) { o.Limits.EvictIdle = 0 }},
@@ -201,6 +206,7 @@ func TestParseErrors(t *testing.T) {
 		{"-u auto -u 80", `-u "80": auto and a list of ports exclude each other`},
 		{"-t auto -t none", `-t "none": none and auto exclude each other`},
 		{"-T 80", `-T "80": vasta does not forward ports of the namespace's loopback yet; connect to the gateway address instead, or say none`},
+		{"--deny tpc", `--deny "tpc": "tpc" is neither a direction (in, out), nor a protocol (tcp, udp, icmp), an address, a name with a dot, or ports`},
 		{"-H a.b", `-H "a.b": not a host name; it has 1 to 63 letters, digits and inner dashes`},
 		{"--hostname -a", `--hostname "-a": not a host name; it has 1 to 63 letters, digits and inner dashes`},
 		{"--fqdn a..b", `--fqdn "a..b": not a domain name; its parts have 1 to 63 letters, digits and inner dashes, and it has 253 at most`},

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/vasta-net/vasta/flow/policy"
 )
 
 // network is every command that makes or joins a namespace, and created those of them that make it.
@@ -175,6 +177,18 @@ var Table = []Option{
 		Help:    "One UDP port of the host for each of the namespace's, whomever it talks to, and open to everybody (RFC 4787), as games and WebRTC want it",
 		Default: "a socket for each peer, which hears that peer alone",
 		set:     flag(func(p *parser) { p.UDP.EndpointIndependent = true })},
+
+	// Policy.
+	{Name: "allow", Arg: RequiredArg, ArgName: "RULE", Section: SectionPolicy, Commands: network,
+		Help: "Let flows begin that match: in|out, tcp|udp|icmp, addresses or prefixes, names as *.example.com, ports; \"out tcp example.com 80,443\" for one. " +
+			"Of all rules the first that matches decides; what none matches is allowed, so --deny all stands at the end of a list of what is",
+		set: func(p *parser, f found) error { return addPolicyRule(p, f, false) }},
+	{Name: "deny", Arg: RequiredArg, ArgName: "RULE", Section: SectionPolicy, Commands: network,
+		Help: "Refuse flows that match, at once: with a reset, or an ICMP error. Addresses are those outside: the host's loopback is 127.0.0.1, by whatever address it is reached",
+		set:  func(p *parser, f found) error { return addPolicyRule(p, f, true) }},
+	{Name: "policy", Arg: RequiredArg, ArgName: "FILE", Section: SectionPolicy, Commands: network,
+		Help: "Read rules from this file, one a line, each behind allow or deny; they stand where the option stands",
+		set:  value(parseFile, func(p *parser, path string) { p.Rules = append(p.Rules, RuleSource{File: path}) })},
 
 	// Limits.
 	{Name: "idle-timeout", Arg: RequiredArg, ArgName: "SECONDS", Section: SectionLimits, Commands: network,
@@ -371,6 +385,15 @@ func alone(none, auto bool, rules int) error {
 		return errors.New("auto and a list of ports exclude each other")
 	}
 	return notBoth(none, rules)
+}
+
+// addPolicyRule adds the rule of --allow or --deny.
+func addPolicyRule(p *parser, f found, deny bool) error {
+	rule, err := policy.ParseRule(deny, f.arg)
+	if err == nil {
+		p.Rules = append(p.Rules, RuleSource{Rule: rule})
+	}
+	return err
 }
 
 func setOnlyNone(_ *parser, f found) error {

@@ -35,6 +35,14 @@ var families = []family{
 	{"IPv6", lab.FarAddr6.Addr(), lab.InetAddr6.Addr(), netip.IPv6Loopback(), lab.HostAddr6.Addr()},
 }
 
+// peer is the address of inet on its link with the host.
+func (f family) peer() netip.Addr {
+	if f.host.Is4() {
+		return lab.InetAddr4.Addr()
+	}
+	return lab.InetAddr6.Addr()
+}
+
 // bothFamilies runs a test for IPv4 and for IPv6.
 func bothFamilies(t *testing.T, test func(t *testing.T, f family)) {
 	for _, f := range families {
@@ -328,8 +336,14 @@ type counters struct {
 	Workers   []counters
 	UDP, ICMP struct{ Opened, Closed uint64 }
 	DNS       struct{ Queries, Answers, Retries, Failed uint64 }
-	Process   struct{ Goroutines uint64 }
-	Levels    struct {
+	Policy    struct {
+		Rules []struct {
+			Rule  string
+			Flows uint64
+		}
+	}
+	Process struct{ Goroutines uint64 }
+	Levels  struct {
 		Flows         uint64
 		TCPFlows      uint64 `json:"tcp_flows"`
 		UDPFlows      uint64 `json:"udp_flows"`
