@@ -312,10 +312,11 @@ func TestDialOfSeveralWorkers(t *testing.T) {
 			t.Fatal(err)
 		}
 		all.Go(func() { talk(c, i) })
-		if c, err = inside.dial("tcp", "198.51.100.7:80"); err != nil {
+		d, err := inside.dial("tcp", "198.51.100.7:80")
+		if err != nil {
 			t.Fatal(err)
 		}
-		all.Go(func() { talk(c, i) })
+		all.Go(func() { talk(d, i) })
 	}
 	all.Wait()
 	s, err := n.Stats(t.Context())
