@@ -49,8 +49,8 @@ type Config struct {
 	// Capture, when not nil, sees every frame of the link. It is called by the workers, from several goroutines at once where there are several, and
 	// delays everything by what it takes; nothing it is given may be kept or changed.
 	Capture func(to Side, hdr *packet.NetHdr, frame [][]byte)
-	// Idle, when not nil, is called a second after the last event of a load, by the worker that was idle last: the time to give memory back to
-	// the system (debug.FreeOSMemory), which a library does not do by itself. It must return soon.
+	// Idle, when not nil, is called by each worker a second after its last event of a load, in the worker's goroutine: soon is the time to give memory back to
+	// the system (debug.FreeOSMemory), which a library does not do by itself. It must not wait for anything.
 	Idle func()
 }
 

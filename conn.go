@@ -37,7 +37,7 @@ func (c *Conn) RemoteAddr() net.Addr { return c.remote }
 // Read implements net.Conn.
 func (c *Conn) Read(b []byte) (int, error) {
 	n, err := c.UnixConn.Read(b)
-	if err == io.EOF && c.reset.Load() {
+	if errors.Is(err, io.EOF) && c.reset.Load() {
 		err = &net.OpError{Op: "read", Net: "tcp", Source: c.local, Addr: c.remote, Err: os.NewSyscallError("read", unix.ECONNRESET)}
 	}
 	return n, c.named(err)
@@ -82,8 +82,9 @@ func (n *Network) newPair(local, remote netip.AddrPort) (c *Conn, fd int, err er
 // pairBuffer is how many bytes each direction of a pair may hold; the kernel's limit for ordinary users is less (net.core.wmem_max).
 const pairBuffer = 1 << 20
 
-// Dial connects to a port of the guest's: network is "tcp", "tcp4" or "tcp6", and address the guest's with a port, as "10.0.2.15:80"; without a host, as ":80", it is the
-// guest's first address. The guest sees a connection from its router. Dial waits until the guest has accepted, as long as ctx allows and Run runs.
+// Dial connects to a port of the guest's: network is "tcp", "tcp4" or "tcp6", and address the guest's with a port, as "10.0.2.15:80"; without a host, as
+// ":80", it is the guest's first address. The guest sees a connection from its router; Config.Policy is not asked. Dial waits until the guest has accepted,
+// as long as ctx allows and Run runs.
 //
 // The error is a *net.OpError, which wraps the reason: syscall.ECONNREFUSED, syscall.ETIMEDOUT, ErrClosed, or the cause of ctx.
 func (n *Network) Dial(ctx context.Context, network, address string) (net.Conn, error) {
@@ -227,7 +228,7 @@ type Listener struct {
 const listenBacklog = 128
 
 // Listen takes the connections that the guest makes to the given address and port, whoever else has them, as "10.0.2.2:80" or, for any address, ":80". They do not
-// leave this program. Listening begins at once and ends with the listener, or with Close.
+// leave this program, and Config.Policy is asked about them as about all others. Listening begins at once and ends with the listener, or with Close.
 //
 // The error is a *net.OpError, which wraps the reason: syscall.EADDRINUSE when a listener has the address, or ErrClosed.
 func (n *Network) Listen(network, address string) (net.Listener, error) {

@@ -324,3 +324,45 @@ func TestDialOfSeveralWorkers(t *testing.T) {
 		t.Errorf("%d workers, %d opened, %d accepted, %v; want 3, 40 and 40", len(s.Workers), s.Total.TCPOpened, s.Total.TCPAccepted, err)
 	}
 }
+
+// BenchmarkDial moves data into the guest and out of it, through a connection of the program's own.
+func BenchmarkDial(b *testing.B) {
+	inside := newSpace(b)
+	n := running(b, plain(), inside.link())
+	l := inside.listen("tcp", ":7000")
+	defer l.Close()
+	for _, in := range []bool{true, false} {
+		b.Run(map[bool]string{true: "in", false: "out"}[in], func(b *testing.B) {
+			from, err := n.Dial(b.Context(), "tcp", ":7000")
+			if err != nil {
+				b.Fatal(err)
+			}
+			to, err := l.Accept()
+			if err != nil {
+				b.Fatal(err)
+			}
+			if !in {
+				from, to = to, from
+			}
+			defer to.Close()
+			block := make([]byte, 256<<10)
+			b.SetBytes(int64(len(block)))
+			go func() {
+				defer from.Close()
+				for range b.N {
+					if _, err := from.Write(block); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			}()
+			b.ResetTimer()
+			got := make([]byte, len(block))
+			for range b.N {
+				if _, err := io.ReadFull(to, got); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"net"
 	"net/http"
 	"net/netip"
@@ -23,7 +22,8 @@ import (
 func ExampleSandbox() {
 	n, err := vasta.New(vasta.Config{}, vasta.Sandbox())
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer n.Close()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -34,7 +34,8 @@ func ExampleSandbox() {
 	// What the command asks for at this address, this program answers.
 	l, err := n.Listen("tcp", "198.51.100.7:80")
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "hello, %s\n", r.UserAgent()[:4])
@@ -44,11 +45,13 @@ func ExampleSandbox() {
 		Argv: []string{"curl", "-sS", "http://198.51.100.7/"}, Env: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr,
 	})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	status, err := n.Namespace().Wait()
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	fmt.Println("exit status", status.Shell())
 	// Output:
@@ -60,7 +63,8 @@ func ExampleSandbox() {
 func ExampleQueues() {
 	network, guest, err := mem.New(mem.Offloads)
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer guest.Close()
 	n, err := vasta.New(vasta.Config{
@@ -70,7 +74,8 @@ func ExampleQueues() {
 		},
 	}, vasta.Queues(network))
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer n.Close()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -86,12 +91,14 @@ func ExampleQueues() {
 	guest.Send(&link.Out{Payload: [][]byte{request}})
 	for {
 		if err := guest.Wait(ctx); err != nil {
-			log.Fatal(err)
+			fmt.Println(err)
+			return
 		}
 		var frames [link.MaxBatch]packet.Frame
 		received, err := guest.Receive(frames[:])
 		if err != nil {
-			log.Fatal(err)
+			fmt.Println(err)
+			return
 		}
 		for _, f := range frames[:received] {
 			b := f.Bufs[0] // borrowed until the next Receive
@@ -108,7 +115,8 @@ func ExampleQueues() {
 func ExampleNetwork_Forward() {
 	n, err := vasta.New(vasta.Config{}, vasta.Sandbox())
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer n.Close()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -117,7 +125,8 @@ func ExampleNetwork_Forward() {
 
 	rule := vasta.PortRule{Network: "tcp", Addr: netip.MustParseAddr("127.0.0.1"), First: 39910, Last: 39911, Target: 80}
 	if err := n.Forward(ctx, rule); err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	for _, r := range n.Forwarded() {
 		fmt.Println(r)
@@ -128,7 +137,8 @@ func ExampleNetwork_Forward() {
 		fmt.Println("taken:", taken.Network, taken.Listen)
 	}
 	if err := n.Unforward(ctx, rule); err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	fmt.Println(len(n.Forwarded()), "forwarded")
 	// Output:
@@ -142,7 +152,8 @@ func ExampleNetwork_Forward() {
 func ExampleNetwork_Dial() {
 	n, err := vasta.New(vasta.Config{}, vasta.Sandbox())
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer n.Close()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -153,18 +164,21 @@ func ExampleNetwork_Dial() {
 		Argv: []string{"sh", "-c", "echo hello from inside | busybox nc -l -p 7000"}, Env: os.Environ(), Stderr: os.Stderr,
 	})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	c, err := n.Dial(ctx, "tcp", ":7000")
 	for errors.Is(err, syscall.ECONNREFUSED) { // the server has not come to listen yet
 		c, err = n.Dial(ctx, "tcp", ":7000")
 	}
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer c.Close()
 	if _, err := io.Copy(os.Stdout, c); err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	// Output: hello from inside
 }

@@ -400,3 +400,63 @@ func TestSandbox(t *testing.T) {
 		t.Errorf("the command has ended with %+v, %v", status, err)
 	}
 }
+
+// TestSandboxesLeaveNothing: namespaces, their processes, threads and descriptors go with the network.
+func TestSandboxesLeaveNothing(t *testing.T) {
+	once := func() {
+		n, err := vasta.New(vasta.Config{Limits: vasta.Limits{Queues: 2}}, vasta.Sandbox())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- n.Run(ctx) }()
+		<-n.Ready()
+		if err := n.Namespace().Start(netns.Command{Argv: []string{"sleep", "1000"}, Env: os.Environ()}); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		if err := errors.Join(<-ended, n.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 3 {
+		once()
+	}
+	was := inUse(t)
+	for range 12 {
+		once()
+	}
+	now := inUse(t)
+	if now.descriptors > was.descriptors || now.goroutines > was.goroutines || now.mappings > was.mappings || now.threads > was.threads+10 {
+		t.Errorf("in use: %+v, before: %+v", now, was)
+	}
+	children, err := os.ReadFile("/proc/thread-self/children")
+	if err != nil || strings.TrimSpace(string(children)) != "" {
+		t.Errorf("processes are left: %q, %v", children, err)
+	}
+}
+
+// TestSandboxOutlivesThreads: the kernel ends a namespace with the thread that made it, and a goroutine may end its thread.
+func TestSandboxOutlivesThreads(t *testing.T) {
+	made := make(chan *vasta.Network)
+	go func() {
+		runtime.LockOSThread() // not unlocked: the thread ends with the goroutine
+		made <- running(t, plain(), vasta.Sandbox())
+	}()
+	n := <-made
+	for range 20 { // whatever threads there are besides
+		ended := make(chan struct{})
+		go func() {
+			runtime.LockOSThread()
+			close(ended)
+		}()
+		<-ended
+	}
+	if err := n.Namespace().Start(netns.Command{Argv: []string{"true"}, Env: os.Environ()}); err != nil {
+		t.Fatal(err)
+	}
+	if status, err := n.Namespace().Wait(); err != nil || status.Shell() != 0 {
+		t.Errorf("the command has ended with %+v, %v", status, err)
+	}
+}

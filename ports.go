@@ -254,8 +254,8 @@ func (n *Network) Forward(ctx context.Context, r PortRule) error {
 	return nil
 }
 
-// Unforward closes the ports of a rule. Connections that were accepted go on; what UDP peers send is refused from then on. The error is ErrNotForwarded when none of the ports is
-// forwarded there; ports that are not are passed over otherwise.
+// Unforward closes the ports of a rule. Connections that were accepted go on; what UDP peers send is refused from then on. The error is ErrNotForwarded when
+// none of the ports is forwarded there; ports that are not are passed over otherwise.
 func (n *Network) Unforward(ctx context.Context, r PortRule) error {
 	if err := r.check(); err != nil {
 		return &ConfigError{"Ports", err}

@@ -28,8 +28,8 @@ const (
 // ErrFraming says that a stream does not carry frames, or not any more; it is link.ErrGone as well.
 var ErrFraming = fmt.Errorf("the stream's next frame would be longer than %d bytes: %w", MaxFrame, link.ErrGone)
 
-// New makes the queue of a connected socket; its type (SO_TYPE) says how frames are carried. The queue owns fd from then on, makes it non-blocking, and closes it in
-// Close; if New fails, fd stays the caller's.
+// New makes the queue of a connected socket; its type (SO_TYPE) says how frames are carried. The queue owns fd from then on, makes it non-blocking, and
+// closes it in Close; if New fails, fd stays the caller's.
 func New(fd int) (link.Queue, error) {
 	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package programs_test has real programs use vasta, each in a test by its name: clients in vasta's namespace with servers beyond the host, and a server inside with clients
-// outside, over IPv4 and IPv6. Debian has all of them (.ci/prepare).
+// Package programs_test has real programs use vasta, each in a test by its name: clients in vasta's namespace with servers beyond the host, and a server
+// inside with clients outside, over IPv4 and IPv6. Debian has all of them (.ci/prepare).
 package programs_test
 
 import (

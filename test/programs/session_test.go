@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -68,7 +69,7 @@ func TestSSH(t *testing.T) {
 	sum := sha256.Sum256(content)
 	file := s.write(filepath.Join(s.folder("data"), "payload"), content)
 	bothFamilies(t, func(t *testing.T, f family) {
-		argv := append(ssh, "root@"+f.far.String())
+		argv := append(slices.Clone(ssh), "root@"+f.far.String())
 		if got := s.inside(t, append(argv, "echo", "$SSH_CONNECTION")...); !strings.Contains(got, " "+f.far.String()+" 2222") {
 			t.Errorf("the server says that the connection is %q", got)
 		}
