@@ -139,6 +139,9 @@ type UDP struct {
 	// EndpointIndependent gives each UDP port of the guest one port of the host, whomever it talks to, and has the guest hear whoever sends to that (RFC
 	// 4787, endpoint-independent mapping and filtering). Otherwise each pair of ends has a socket of its own.
 	EndpointIndependent bool
+	// Multicast are the ports at which the guest hears the multicast groups that it has joined (by IGMP or MLD), by the host's interface whose
+	// addresses it has; with any, it may send to groups and to the broadcast address. The host itself does not hear what the guest sends to groups.
+	Multicast []uint16
 }
 
 // Limits bound what a network uses.

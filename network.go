@@ -137,7 +137,7 @@ func (n *Network) build() (err error) {
 
 // flowLimit is how many flows there may be. Each may need a descriptor, and forwarded ports do.
 func (n *Network) flowLimit() int {
-	own := ownDescriptors + (len(n.end.queues)-1)*workerDescriptors + len(n.plan.ports)
+	own := ownDescriptors + (len(n.end.queues)-1)*workerDescriptors + len(n.plan.ports) + worker.MaxGroups*len(n.config.UDP.Multicast)
 	return min(maxFlows, max(n.config.Limits.Descriptors, own+1)-own)
 }
 
@@ -151,6 +151,7 @@ func (n *Network) add(queue link.Queue) error {
 		KeepIdle: int64(keepIdle), IdleLimit: int64(c.Limits.IdleTimeout), UDPIdle: int64(udpIdle), UDPFirst: int64(udpFirst), ICMPIdle: int64(icmpIdle),
 		EvictAges:   worker.DefaultEvictAges.Cap(int64(c.Limits.EvictIdle)),
 		SourceFlows: (c.Limits.SourceFlows + workers - 1) / workers, EndpointIndependent: c.UDP.EndpointIndependent,
+		Multicast: slices.Clone(c.UDP.Multicast), MulticastDevice: n.plan.device(),
 		Policy: c.judge(), NoTCP: c.Filter.NoTCP, NoUDP: c.Filter.NoUDP, NoICMP: c.Filter.NoICMP,
 		Origin: origins(c), Clock: n.monotonic, Seed: secret(), Log: n.log, Capture: captureOf(c),
 		Spin: spinFor(workers), Yield: yieldFor(workers), Idle: c.Idle, Intercept: n.intercept,

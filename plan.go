@@ -1,6 +1,8 @@
 package vasta
 
 import (
+	"cmp"
+	"net"
 	"net/netip"
 
 	"github.com/vasta-net/vasta/flow/forward"
@@ -100,4 +102,13 @@ func (p *plan) hostMapping(c *Config) {
 		p.mapping.Loopback[f] = lo[f]
 		p.mapping.GuestAlias[f] = alias[f]
 	}
+}
+
+// device is the index of the host's interface whose addresses the guest has; 0 if there is none.
+func (p *plan) device() int {
+	i, err := net.InterfaceByName(cmp.Or(p.host.V4.IfName, p.host.V6.IfName))
+	if err != nil {
+		return 0 // the routes choose then
+	}
+	return i.Index
 }

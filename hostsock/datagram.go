@@ -59,6 +59,9 @@ func (s *System) openUDP(fd int, from Origin, to netip.AddrPort, dual bool) Errn
 	if to.IsValid() {
 		return s.connect(fd, to)
 	}
+	if from.Multicast {
+		return s.multicast(fd, v6, from.MulticastDevice)
+	}
 	return 0
 }
 

@@ -32,6 +32,10 @@ type Origin struct {
 	Device string         // interface to bind to, "" for none
 	// Exclusive has a UDP port belong to this socket alone. Otherwise sockets to different peers share it.
 	Exclusive bool
+	// Multicast has an unconnected UDP socket send to groups and broadcast addresses too, by the interface with the index MulticastDevice, 0 for that of the
+	// routes. This machine does not hear what it sends to groups.
+	Multicast       bool
+	MulticastDevice int
 }
 
 // Host opens, moves data through and closes host sockets. Descriptors are the Host's own names for its sockets.
@@ -85,6 +89,10 @@ type Host interface {
 	// OpenPing opens an ICMP or ICMPv6 echo socket ("ping socket") with the given echo identifier, 0 for any, connected to
 	// to. SendDatagrams and RecvDatagrams then carry ICMP messages from the type byte on, one at a time.
 	OpenPing(id uint16, to netip.Addr) (fd int, err Errno)
+
+	// OpenGroup opens a UDP socket that gets what is sent to a multicast group and port on the interface with the given index, 0 for that of the
+	// routes; others may get the same.
+	OpenGroup(group netip.AddrPort, device int) (fd int, err Errno)
 
 	// DontFragment says whether what a UDP or echo socket sends to a family of addresses has to stay whole (IPv4's DF): what
 	// is too long for the way is then refused with EMSGSIZE, and otherwise cut.

@@ -137,6 +137,13 @@ func setOption(fd, level, option int, value int32) Errno {
 	return err
 }
 
+// setOptionBytes sets an option whose value is a struct.
+func setOptionBytes(fd, level, option int, value []byte) Errno {
+	_, _, err := unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option),
+		uintptr(unsafe.Pointer(unsafe.SliceData(value))), uintptr(len(value)), 0)
+	return err
+}
+
 func bindToDevice(fd int, device string) Errno {
 	_, _, err := unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_BINDTODEVICE,
 		uintptr(unsafe.Pointer(unsafe.StringData(device))), uintptr(len(device)), 0)

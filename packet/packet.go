@@ -15,6 +15,7 @@ const (
 	EtherIPv6 = 0x86dd
 
 	ProtoICMP   = 1
+	ProtoIGMP   = 2
 	ProtoTCP    = 6
 	ProtoUDP    = 17
 	ProtoICMPv6 = 58
@@ -216,7 +217,7 @@ func (p *Packet) parseTransport() stats.Reason {
 		}
 		p.HeadLen, p.L4Len = UDPLen, n
 		csumAt = 6
-	case ProtoICMP, ProtoICMPv6:
+	case ProtoICMP, ProtoIGMP, ProtoICMPv6:
 		if (p.Proto == ProtoICMPv6) != p.V6 {
 			return stats.UnknownProtocol
 		}
@@ -277,7 +278,7 @@ func (p *Packet) checkOffloads(csumAt int) stats.Reason {
 
 func (p *Packet) fullChecksum() uint16 {
 	var sum uint16
-	if p.Proto != ProtoICMP {
+	if p.Proto != ProtoICMP && p.Proto != ProtoIGMP {
 		sum = PseudoSum(p.Src, p.Dst, p.Proto, p.L4Len)
 	}
 	var c checksum.Checksumer

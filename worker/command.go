@@ -100,6 +100,7 @@ func (w *Worker) Close() error {
 		}
 	}
 	w.closeDNS()
+	w.leaveGroups()
 	for _, l := range w.listeners {
 		if l.fd >= 0 {
 			w.Host.Close(l.fd)

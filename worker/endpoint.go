@@ -19,6 +19,16 @@ func endpointKey(k *flow.Key) flow.Key {
 	return flow.Key{Guest: k.Guest, GuestPort: k.GuestPort, Proto: k.Proto, Family: k.Family}
 }
 
+// hasEndpoint reports whether the guest's port of a flow has an endpoint, because it has sent to a group for instance.
+func (w *Worker) hasEndpoint(k *flow.Key) bool {
+	if w.endpoints.Len() == 0 {
+		return false
+	}
+	key := endpointKey(k)
+	_, ok := w.endpoints.Get(&key)
+	return ok
+}
+
 // udpShared starts a flow for the datagram in w.pkt through the endpoint of the guest's port.
 func (w *Worker) udpShared(key flow.Key, to netip.AddrPort) *flowSlot {
 	shared := endpointKey(&key)
@@ -53,6 +63,7 @@ func (w *Worker) endpoint(key *flow.Key, to netip.Addr) (index int32, err hostso
 	}
 	// Not shared with another socket at this port: datagrams would go to either.
 	from.Addr, from.Exclusive = netip.AddrPortFrom(local, guest.Port()), true
+	from.Multicast, from.MulticastDevice = len(w.Multicast) > 0, w.MulticastDevice
 	fd, err := w.Host.OpenUDP(from, netip.AddrPort{}, false)
 	if w.madeRoom(err) {
 		fd, err = w.Host.OpenUDP(from, netip.AddrPort{}, false)

@@ -24,6 +24,7 @@ type header struct {
 	pseudo uint16 // pseudo header sum with length 0
 	proto  uint8
 	isIPv6 bool
+	group  bool   // goes to a multicast group: bytes begin with its Ethernet address
 	mtu    uint16 // of the way to the guest, in bytes, where routers of its side have told of a narrow one; 0: that of the link
 }
 
@@ -55,6 +56,18 @@ func makeHeader(src, dst netip.Addr, proto, tos, ttl uint8) (h header) {
 	return h
 }
 
+// toGroup has packets go to the Ethernet address of a multicast group (RFC 1112, 6.4; RFC 2464, 7).
+func (h *header) toGroup(a netip.Addr) {
+	h.group = true
+	if a.Is4() {
+		b := a.As4()
+		copy(h.bytes[:], []byte{0x01, 0x00, 0x5e, b[1] & 0x7f, b[2], b[3]})
+		return
+	}
+	b := a.As16()
+	copy(h.bytes[:], []byte{0x33, 0x33, b[12], b[13], b[14], b[15]})
+}
+
 // mark has packets from now on carry the service byte tos and the hop limit ttl, 0 for that of vasta itself.
 func (h *header) mark(tos, ttl uint8) {
 	if ttl == 0 {
@@ -82,8 +95,11 @@ func (w *Worker) mtuOf(h *header) int {
 // put writes the header for a packet of n bytes behind the IP header, and returns the sum of its pseudo header.
 func (h *header) put(b []byte, gw *gateway.Gateway, n int) (pseudo uint16) {
 	copy(b, h.bytes[:h.len])
-	dst, src := gw.GuestMAC(), gw.MAC()
-	copy(b[0:], dst[:])
+	src := gw.MAC()
+	if !h.group {
+		dst := gw.GuestMAC()
+		copy(b[0:], dst[:])
+	}
 	copy(b[6:], src[:])
 	ip := b[packet.EtherLen:]
 	if h.isIPv6 {

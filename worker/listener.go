@@ -20,6 +20,7 @@ type listener struct {
 	port      forward.Port
 	guest     netip.AddrPort // of an endpoint (endpoint.go); a forwarded port leads to the guest's address of each family
 	flows     int            // UDP: that use the socket
+	group     netip.AddrPort // of a group that the guest has joined (multicast.go)
 }
 
 // Forward opens a forwarded port. One that is not Ready yet is bound only: connections are refused until SetReady. It is called before Run, or
@@ -55,7 +56,7 @@ func (w *Worker) listen(fd int, port listener) (index int32, err hostsock.Errno)
 	index = w.freeListeners[last]
 	l := &w.listeners[index]
 	if port.udp {
-		v6 := port.port.Listen.Addr().Is6() || port.guest.Addr().Is6()
+		v6 := port.port.Listen.Addr().Is6() || port.guest.Addr().Is6() || port.group.Addr().Is6()
 		err = w.Host.QueueErrors(fd, v6, port.port.Dual)
 	}
 	if err == 0 {

@@ -105,7 +105,9 @@ func (w *Worker) take(record []byte) {
 	}
 	w.pkt.DF = record[1] != 0
 	w.given = true
-	w.dispatch()
+	if len(w.Multicast) == 0 || !w.groupReport() {
+		w.dispatch()
+	}
 	w.given = false
 }
 

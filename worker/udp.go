@@ -57,15 +57,19 @@ func (w *Worker) udpInput() {
 // udpOpen starts a flow for the datagram in w.pkt. The host socket keeps the guest's source port when it can be had.
 func (w *Worker) udpOpen(key flow.Key) *flowSlot {
 	to, ok := w.Map.Outbound(key.PeerAddrPort())
-	if !ok {
+	many := !ok && len(w.Multicast) > 0 && toMany(w.pkt.Dst)
+	if !ok && !many {
 		w.Stats.Drop(stats.BadDestination)
 		return nil
+	}
+	if many {
+		to = key.PeerAddrPort()
 	}
 	if !w.allowed(false, &key, to) {
 		w.refuseDatagram()
 		return nil
 	}
-	if w.EndpointIndependent {
+	if many || w.EndpointIndependent || w.hasEndpoint(&key) {
 		return w.udpShared(key, to)
 	}
 	f := w.begin(udpFlow, key)

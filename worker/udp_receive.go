@@ -144,6 +144,13 @@ func (w *Worker) udpAccept(index int32) (again bool) {
 func (w *Worker) udpDeliver() bool {
 	r := &w.recv
 	for r.at < r.n {
+		if r.listener >= 0 && w.listeners[r.listener].group.IsValid() {
+			if !w.groupToGuest(&w.listeners[r.listener], &r.msgs[r.at]) {
+				return false
+			}
+			r.at++
+			continue
+		}
 		f := w.udpReceiver(&r.msgs[r.at])
 		if f == nil {
 			r.at++

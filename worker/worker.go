@@ -70,8 +70,12 @@ type Config struct {
 	Policy policy.Judge // decides which flows there may be; nil: all. The workers of a group share it
 
 	NoTCP, NoUDP, NoICMP bool
-	EndpointIndependent  bool               // a UDP port of the guest has one host socket for all its peers
-	Origin               [2]hostsock.Origin // of outbound sockets, by forward.V4 and V6
+	// Multicast are the UDP ports at which the guest hears the groups that it has joined; with any, it may send to groups and broadcast addresses. Both
+	// are by the host's interface of index MulticastDevice, 0 for that of the routes.
+	Multicast           []uint16
+	MulticastDevice     int
+	EndpointIndependent bool               // a UDP port of the guest has one host socket for all its peers
+	Origin              [2]hostsock.Origin // of outbound sockets, by forward.V4 and V6
 
 	// Intercept may answer a connection of the guest's in place of a host peer: with a connected stream socket, which is the worker's from then on, or an error.
 	// It is asked once for each new connection and must not wait; nil for none.
@@ -148,6 +152,7 @@ type Worker struct {
 	spinner      spinner
 
 	listeners     []listener
+	groups        groups
 	endpoints     *flow.Table // by endpointKey, the listener's number
 	sources       sources
 	freeListeners []int32 // places of ports that are not forwarded any more
@@ -515,7 +520,7 @@ func (w *Worker) frame(f *packet.Frame) {
 		w.Stats.Drop(r)
 		return
 	}
-	if w.Gateway.Input(&w.pkt, w.emit) {
+	if len(w.Multicast) > 0 && w.groupReport() || w.Gateway.Input(&w.pkt, w.emit) {
 		return
 	}
 	if !forward.Source(w.pkt.Src) {
@@ -533,6 +538,8 @@ func (w *Worker) dispatch() {
 		w.tcpInput()
 	case packet.ProtoUDP:
 		w.udpInput()
+	case packet.ProtoIGMP:
+		w.Stats.Drop(stats.UnknownProtocol)
 	default:
 		w.icmpInput()
 	}

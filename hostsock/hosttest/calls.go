@@ -470,3 +470,12 @@ func (h *Host) RecvError(fd int, e *hostsock.SendError) hostsock.Errno {
 	}
 	return 0
 }
+
+// OpenGroup implements hostsock.Host. The socket's Local is the group.
+func (h *Host) OpenGroup(group netip.AddrPort, _ int) (int, hostsock.Errno) {
+	h.calls[OpenGroup]++
+	if err := h.fail[OpenGroup].take(); err != 0 {
+		return -1, err
+	}
+	return h.open(newSocket(UDP), hostsock.Origin{Addr: group})
+}

@@ -52,11 +52,12 @@ const (
 	DontFragment
 	QueueErrors
 	RecvError
+	OpenGroup
 	numOps
 )
 
 var opNames = [numOps]string{"Watch", "Wait", "ConnectTCP", "ConnectResult", "ListenTCP", "BindTCP", "Listen", "Unlisten", "Accept", "Send", "Recv", "Peek",
-	"ShutdownWrite", "OpenUDP", "SendDatagrams", "RecvDatagrams", "OpenPing", "DontFragment", "QueueErrors", "RecvError"}
+	"ShutdownWrite", "OpenUDP", "SendDatagrams", "RecvDatagrams", "OpenPing", "DontFragment", "QueueErrors", "RecvError", "OpenGroup"}
 
 // String is the method's name.
 func (op Op) String() string { return opNames[op] }
@@ -226,7 +227,7 @@ func (h *Host) add(s *Socket) int {
 
 // open finishes the opening of s, which from and the test may still prevent.
 func (h *Host) open(s *Socket, from hostsock.Origin) (int, hostsock.Errno) {
-	s.Local, s.Device, s.Exclusive = from.Addr, from.Device, from.Exclusive
+	s.Local, s.Device, s.Exclusive, s.Multicast = from.Addr, from.Device, from.Exclusive, from.Multicast
 	if s.Local.IsValid() && s.Local.Port() == 0 {
 		s.Local = netip.AddrPortFrom(s.Local.Addr(), h.port)
 		h.port++

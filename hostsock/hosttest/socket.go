@@ -65,6 +65,7 @@ type Socket struct {
 	Device    string
 	Dual      bool // as asked for
 	Exclusive bool // as asked for
+	Multicast bool // as asked for
 
 	Listening bool   // a listener: it takes connections
 	ID        uint16 // of a ping socket, as asked for

@@ -161,6 +161,8 @@ type Ports struct {
 type UDP struct {
 	// EndpointIndependent gives each UDP port of the namespace one port of the host, whomever it talks to (RFC 4787).
 	EndpointIndependent bool
+	// Multicast are the ports at which the namespace hears the groups that it has joined; with any, it may send to groups and broadcast addresses.
+	Multicast []uint16
 }
 
 // RuleSource is a rule of the policy, or a file of them.

@@ -104,6 +104,7 @@ func TestParse(t *testing.T) {
 			o.Rules = []RuleSource{{Rule: policy.Rule{Inbound: true, Outbound: true, TCP: true}}, {File: "rules"}, {Rule: everything}}
 		}},
 		{"--source-flows 500", func(o *Options) { o.Limits.SourceFlows = 500 }},
+		{"--multicast 5353,1900", func(o *Options) { o.UDP.Multicast = []uint16{5353, 1900} }},
 		{"--endpoint-independent", func(o *Options) { o.UDP.EndpointIndependent = true }},
 		{"--evict-idle 0", func(o *Options) { o.Limits.EvictIdle = 0 }},
 		{"--evict-idle 90", func(o *Options) { o.Limits.EvictIdle = 90 * time.Second }},

@@ -177,6 +177,9 @@ var Table = []Option{
 		Help:    "One UDP port of the host for each of the namespace's, whomever it talks to, and open to everybody (RFC 4787), as games and WebRTC want it",
 		Default: "a socket for each peer, which hears that peer alone",
 		set:     flag(func(p *parser) { p.UDP.EndpointIndependent = true })},
+	{Name: "multicast", Arg: RequiredArg, ArgName: "PORT[,PORT...]", Section: SectionProtocol, Commands: network,
+		Help: "Multicast and broadcast out of the namespace; into it what comes to these UDP ports of groups that it has joined (5353 is mDNS, 1900 SSDP)", Default: "none",
+		set: value(parseMulticast, func(p *parser, ports []uint16) { p.UDP.Multicast = ports })},
 
 	// Policy.
 	{Name: "allow", Arg: RequiredArg, ArgName: "RULE", Section: SectionPolicy, Commands: network,

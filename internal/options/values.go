@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -33,6 +34,27 @@ func parseAddr(text string) (netip.Addr, error) {
 		return netip.Addr{}, errors.New("not the address of one host")
 	}
 	return addr, nil
+}
+
+// maxMulticast is how many ports --multicast takes: each costs a descriptor for each group that is joined.
+const maxMulticast = 8
+
+// parseMulticast reads the ports of --multicast.
+func parseMulticast(text string) (ports []uint16, err error) {
+	for word := range strings.SplitSeq(text, ",") {
+		port, err := parsePort(word)
+		if err != nil {
+			return nil, err
+		}
+		if slices.Contains(ports, port) {
+			return nil, fmt.Errorf("port %d is there twice", port)
+		}
+		ports = append(ports, port)
+	}
+	if len(ports) > maxMulticast {
+		return nil, fmt.Errorf("%d ports; at most %d", len(ports), maxMulticast)
+	}
+	return ports, nil
 }
 
 // parseGuestAddr reads an address that a host on a link may have.
