@@ -182,3 +182,46 @@ func ExampleNetwork_Dial() {
 	}
 	// Output: hello from inside
 }
+
+// A policy of this program's own: the command may ask one server, and nobody else.
+func ExamplePolicy() {
+	server := netip.MustParseAddrPort("198.51.100.7:80")
+	n, err := vasta.New(vasta.Config{
+		Policy: func(f vasta.Flow) vasta.Verdict {
+			if f.Network == "tcp" && f.Peer == server {
+				return vasta.Allow
+			}
+			return vasta.Deny
+		},
+	}, vasta.Sandbox())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer n.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go n.Run(ctx)
+	<-n.Ready()
+	l, err := n.Listen("tcp", ":80") // whatever address is asked
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "welcome") }))
+
+	err = n.Namespace().Start(netns.Command{
+		Argv: []string{"sh", "-c", "curl -sS http://198.51.100.7/; curl -s http://198.51.100.8/ || echo refused: curl says $?"},
+		Env:  os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr,
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	if _, err := n.Namespace().Wait(); err != nil {
+		fmt.Println(err)
+	}
+	// Output:
+	// welcome
+	// refused: curl says 7
+}

@@ -8,7 +8,8 @@ type Flow struct {
 	Network string
 	// Inbound flows come from a host peer by a forwarded port, others from the guest.
 	Inbound bool
-	// Guest and Peer are the ends, as the guest knows them. An echo flow has the identifier for the guest's port, and no port of the peer's.
+	// Guest is the guest's end, and Peer the end outside as the host knows it: its loopback is 127.0.0.1 or ::1, by whatever address the guest reaches it. An
+	// echo flow has the identifier for the guest's port, and no port of the peer's.
 	Guest, Peer netip.AddrPort
 }
 
@@ -24,5 +25,6 @@ const (
 )
 
 // Policy decides about flows. It is called once for each new flow, by the worker that would have it, and so by several goroutines at once; everything else
-// of that worker waits for it, so it must not block. Flows that began before are not asked about again.
+// of that worker waits for it, so it must not block. Flows that began before are not asked about again; nor is it asked about questions to the network's own
+// forwarder of DNS.
 type Policy func(Flow) Verdict
