@@ -98,10 +98,6 @@ func TestGuestBehindMem(t *testing.T) {
 			}
 		}
 	}
-	s, err := n.Stats(t.Context())
-	if err != nil || s.Total.TCPRetransmits != 0 {
-		t.Errorf("%d segments were sent again, %v", s.Total.TCPRetransmits, err)
-	}
 }
 
 // carrier is a guest's kernel's end of link/mem.

@@ -73,6 +73,20 @@ func configureTAP(name string) error {
 	return nil
 }
 
+// setMTU sets the MTU of an interface in the calling thread's namespace.
+func setMTU(name string, mtu int) error {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	l, err := h.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	return h.LinkSetMTU(l, mtu)
+}
+
 // TestSocket: a guest's kernel behind a connected socket of either kind, as a virtual machine monitor connects one. It makes checksums and segments
 // itself, and gets them.
 func TestSocket(t *testing.T) {
