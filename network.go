@@ -156,6 +156,9 @@ func (n *Network) add(queue link.Queue) error {
 		Origin: origins(c), Clock: n.monotonic, Seed: secret(), Log: n.log, Capture: captureOf(c),
 		Spin: spinFor(workers), Yield: yieldFor(workers), Idle: c.Idle, Intercept: n.intercept,
 	}
+	if c.Hook != nil {
+		wc.Hook = c.Hook(wc.ID)
+	}
 	if err := n.complete(m, &wc); err != nil {
 		return errors.Join(err, m.release())
 	}

@@ -62,6 +62,7 @@ const (
 	HandoverFull             // frame of another worker's flow, for which that worker had no room
 	HandoverStale            // frame that was given to a flow's owner, who was not that any more
 	PolicyDenied             // flow that a rule refuses (answered so)
+	Filtered                 // frame that the filter, or another hook, has dropped
 	NumReasons        = iota // how many there are
 )
 
@@ -72,7 +73,7 @@ var reasonNames = [NumReasons]string{
 	"unknown_protocol", "disabled", "tcp_no_flow", "tcp_out_of_window", "tcp_bad_ack",
 	"tcp_bad_reset", "tcp_paws", "tcp_out_of_order_full", "flow_table_full", "source_full", "budget_spent", "no_descriptors",
 	"no_buffers", "no_ports", "host_refused", "host_unreachable", "host_error", "socket_full", "link_full", "too_long", "icmp_no_flow", "icmp_ignored", "guest_unreachable",
-	"handover_full", "handover_stale", "policy_denied",
+	"handover_full", "handover_stale", "policy_denied", "filtered",
 }
 
 // String is the reason's name in the JSON output.

@@ -85,6 +85,7 @@ type Config struct {
 	Clock   func() int64                                         // monotonic, nanoseconds
 	Seed    uint64                                               // secret of initial sequence numbers
 	Capture func(d Direction, hdr *packet.NetHdr, bufs [][]byte) // sees every frame; nil for none
+	Hook    packet.Hook                                          // judges the guest's frames before anything is made of them; nil for none
 	Spin    int64                                                // nanoseconds to look for events before sleeping, where that has been worth it; 0 for never
 	// Yield lets other threads run first when the worker has slept, nil for no such courtesy. With more workers than processors, each
 	// finds more to do at once when it comes last.
@@ -121,6 +122,7 @@ type Worker struct {
 
 	events [eventBatch]hostsock.Event
 	frames [frameBatch]packet.Frame
+	hooked hookState
 	pkt    packet.Packet
 	seg    tcp.Segment
 	iov    [][]byte
@@ -484,6 +486,9 @@ func (w *Worker) serveLink() {
 		}
 		if n == 0 {
 			return
+		}
+		if w.Hook != nil {
+			n = w.runHook(n)
 		}
 		for i := range w.frames[:n] {
 			w.frame(&w.frames[i])

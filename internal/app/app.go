@@ -124,6 +124,9 @@ func open(o *options.Options, log *slog.Logger, l vasta.Link) (*session, error) 
 		return nil, err
 	}
 	s.rules = c.Rules
+	if err := filterFrames(o.FrameFilter, &c); err != nil {
+		return nil, err
+	}
 	s.watchers.watch(o, &c)
 	s.idle = whenIdle(&c)
 	if s.network, err = vasta.New(c, l); err != nil {

@@ -79,6 +79,8 @@ type Options struct {
 	ReadyFD int
 	// Pcap is the file that gets every frame of the link; empty for none.
 	Pcap string
+	// FrameFilter is a file with a classic BPF program that the guest's frames have to pass; empty for none.
+	FrameFilter string
 	// Counters is where the counters go at exit and on SIGUSR1.
 	Counters Counters
 }

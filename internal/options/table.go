@@ -210,6 +210,9 @@ var Table = []Option{
 	{Name: "budget", Arg: RequiredArg, ArgName: "BYTES", Section: SectionLimits, Commands: network,
 		Help: "Memory that all connections together may promise and hold; K, M or G may follow", Default: fmt.Sprintf("%dM", DefaultBudget>>20),
 		set: value(func(s string) (int64, error) { return parseSize(s, minBudget, maxBudget) }, func(p *parser, n int64) { p.Limits.Budget = n })},
+	{Name: "filter", Arg: RequiredArg, ArgName: "FILE", Section: SectionLimits, Commands: network,
+		Help: "Drop the guest's frames that this filter does not accept: classic BPF, as tcpdump -ddd prints it",
+		set:  value(parseFile, func(p *parser, path string) { p.FrameFilter = path })},
 
 	// Seeing what happens.
 	{Name: "quiet", Short: 'q', Section: SectionWatch, Commands: network, Help: "Say nothing but warnings and errors",

@@ -20,6 +20,9 @@ const (
 	// maxBatch is how many frames one Receive takes at most, and so bounds the memory they are put into.
 	maxBatch = 64
 
+	// headroom is left in front of each frame, for a hook that puts headers there (packet.Frame.Push).
+	headroom = 64
+
 	// align is where a frame begins: at a cache line.
 	align = 64
 
@@ -114,7 +117,7 @@ func open(fd int, f link.Features) (*Queue, error) {
 
 // reserve makes room for batches of n frames.
 func (q *Queue) reserve(n int) error {
-	size := n * ((maxFrame + align - 1) &^ (align - 1))
+	size := n * ((headroom + maxFrame + align - 1) &^ (align - 1))
 	memory, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return fmt.Errorf("link/tap: cannot map %d bytes for frames: %w", size, err)
@@ -154,7 +157,7 @@ func (q *Queue) Receive(frames []packet.Frame) (int, error) {
 	n, free := 0, q.memory
 	for n < room {
 		q.counters.Reads++
-		got, errno := read(q.fd, free[:maxFrame])
+		got, errno := read(q.fd, free[headroom:headroom+maxFrame])
 		if errno != 0 {
 			return n, q.readError(errno)
 		}
@@ -163,11 +166,13 @@ func (q *Queue) Receive(frames []packet.Frame) (int, error) {
 			continue
 		}
 		f := &frames[n]
-		f.Hdr.Decode(free)
+		f.Hdr.Decode(free[headroom:])
 		f.Len = got - packet.NetHdrLen
-		q.pieces[n] = free[packet.NetHdrLen:got:got]
+		end := headroom + got
+		q.pieces[n] = free[headroom+packet.NetHdrLen : end : end]
 		f.Bufs = q.pieces[n : n+1 : n+1]
-		free = free[(got+align-1)&^(align-1):]
+		f.SetRoom(free[:end:end], headroom+packet.NetHdrLen)
+		free = free[(end+align-1)&^(align-1):]
 		n++
 	}
 	return n, nil
