@@ -1,6 +1,9 @@
 package net
 
-import "github.com/vasta-net/vasta/packet"
+import (
+	"github.com/vasta-net/vasta/packet"
+	"github.com/vasta-net/vasta/pagepool"
+)
 
 // HdrLen is the length of the header in front of every frame, in bytes.
 func (p *Pair) HdrLen() int { return p.rx.hdr }
@@ -20,6 +23,25 @@ func (p *Pair) Receive(frames []packet.Frame) (int, error) {
 		return n, err
 	}
 	return p.judge(frames[:n]), err
+}
+
+// Hold keeps the memory of the i-th frame of the last Receive beyond the next one: it appends the frame's pages to pages, each with a reference that the caller gives back
+// with Pool.Put, or from another goroutine with Pool.PutRemote. A frame up to the copy-break has none: it is in memory of the queue's own, and has to be copied.
+func (p *Pair) Hold(pages []pagepool.Page, i int) []pagepool.Page {
+	q := &p.rx
+	for _, id := range q.lent[q.ranges[i][0]:q.ranges[i][1]] {
+		s := &q.slots[id]
+		if q.mode != Big {
+			p.Pool.Ref(s.piece.Page)
+			pages = append(pages, s.piece.Page)
+			continue
+		}
+		for _, b := range s.chain {
+			p.Pool.Ref(b.Page)
+			pages = append(pages, b.Page)
+		}
+	}
+	return pages
 }
 
 // Listen asks for Wake when the next frame has arrived. It answers true when there is one already: then Wake may not be called, and the caller has to receive instead

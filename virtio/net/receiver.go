@@ -44,6 +44,7 @@ type receiver struct {
 	cut  []pagepool.Piece // for from: what refill takes, what release gives back
 	back []pagepool.Piece
 
+	ranges [][2]int // of each frame of the last batch: its slots in lent
 	lent   []uint32 // slots whose buffers the frames of the last batch are in
 	pieces [][]byte // ... and the frames' pieces
 	slab   []byte   // private memory for frames up to the copy-break
@@ -289,6 +290,9 @@ func (q *receiver) reap(want int) {
 // receive fills frames.
 func (q *receiver) receive(frames []packet.Frame) (n int, err error) {
 	q.release()
+	if len(q.ranges) < len(frames) {
+		q.ranges = make([][2]int, len(frames)) // grows to the caller's batch, once
+	}
 	for n < len(frames) {
 		if q.next == q.reaped {
 			if q.err != nil {
@@ -298,7 +302,9 @@ func (q *receiver) receive(frames []packet.Frame) (n int, err error) {
 				break
 			}
 		}
+		from := len(q.lent)
 		if q.frame(&frames[n]) {
+			q.ranges[n] = [2]int{from, len(q.lent)}
 			n++
 		}
 	}

@@ -21,6 +21,7 @@ func (p *Pair) judge(frames []packet.Frame) (passed int) {
 		case packet.Pass:
 			if passed != i {
 				frames[passed], frames[i] = frames[i], frames[passed]
+				p.rx.ranges[passed], p.rx.ranges[i] = p.rx.ranges[i], p.rx.ranges[passed]
 			}
 			passed++
 		case packet.TX:
