@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/vasta-net/vasta/flow/forward"
 	"github.com/vasta-net/vasta/hostsock"
@@ -23,10 +24,12 @@ import (
 //
 // Below it is a pair of sockets, of which a worker has the other end: no address or port of the host's is used, and nobody else can reach it.
 type Conn struct {
-	*net.UnixConn
+	pair          *net.UnixConn
 	local, remote *net.TCPAddr
 	reset         atomic.Bool // the worker has ended the connection other than in order
 }
+
+var _ net.Conn = (*Conn)(nil)
 
 // LocalAddr is the address by which the guest knows this end.
 func (c *Conn) LocalAddr() net.Addr { return c.local }
@@ -36,7 +39,7 @@ func (c *Conn) RemoteAddr() net.Addr { return c.remote }
 
 // Read implements net.Conn.
 func (c *Conn) Read(b []byte) (int, error) {
-	n, err := c.UnixConn.Read(b)
+	n, err := c.pair.Read(b)
 	if errors.Is(err, io.EOF) && c.reset.Load() {
 		err = &net.OpError{Op: "read", Net: "tcp", Source: c.local, Addr: c.remote, Err: os.NewSyscallError("read", unix.ECONNRESET)}
 	}
@@ -45,9 +48,27 @@ func (c *Conn) Read(b []byte) (int, error) {
 
 // Write implements net.Conn.
 func (c *Conn) Write(b []byte) (int, error) {
-	n, err := c.UnixConn.Write(b)
+	n, err := c.pair.Write(b)
 	return n, c.named(err)
 }
+
+// Close implements net.Conn.
+func (c *Conn) Close() error { return c.named(c.pair.Close()) }
+
+// CloseRead ends reading; what the guest sends from then on resets its end.
+func (c *Conn) CloseRead() error { return c.named(c.pair.CloseRead()) }
+
+// CloseWrite ends writing: the guest reads the end of the stream, and may go on writing.
+func (c *Conn) CloseWrite() error { return c.named(c.pair.CloseWrite()) }
+
+// SetDeadline implements net.Conn.
+func (c *Conn) SetDeadline(t time.Time) error { return c.named(c.pair.SetDeadline(t)) }
+
+// SetReadDeadline implements net.Conn.
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.named(c.pair.SetReadDeadline(t)) }
+
+// SetWriteDeadline implements net.Conn.
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.named(c.pair.SetWriteDeadline(t)) }
 
 // named gives an error of the pair the addresses of the connection.
 func (c *Conn) named(err error) error {
@@ -74,7 +95,7 @@ func (n *Network) newPair(local, remote netip.AddrPort) (c *Conn, fd int, err er
 		_ = unix.Close(fds[1])
 		return nil, -1, err
 	}
-	c = &Conn{UnixConn: u.(*net.UnixConn), local: net.TCPAddrFromAddrPort(local), remote: net.TCPAddrFromAddrPort(remote)}
+	c = &Conn{pair: u.(*net.UnixConn), local: net.TCPAddrFromAddrPort(local), remote: net.TCPAddrFromAddrPort(remote)}
 	n.inner.add(fds[1], c)
 	return c, fds[1], nil
 }
@@ -223,6 +244,8 @@ type Listener struct {
 	once    sync.Once
 	mu      sync.Mutex // orders what is put into queue before closed, or after
 }
+
+var _ net.Listener = (*Listener)(nil)
 
 // listenBacklog is how many connections may wait to be accepted; further ones are refused.
 const listenBacklog = 128

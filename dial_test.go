@@ -197,6 +197,15 @@ func TestResets(t *testing.T) {
 		t.Errorf("this end was closed with bytes unread, and the guest reads: %v", err)
 	}
 	c, in = pair()
+	if err := c.CloseRead(); err != nil {
+		t.Fatal(err)
+	}
+	for err := error(nil); err == nil; { // the first bytes are on their way before the guest hears of it
+		if _, err = in.Write([]byte("nobody reads")); err != nil && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+			t.Errorf("nobody reads, and the guest's Write says: %v", err)
+		}
+	}
+	c, in = pair()
 	want := bytes.Repeat([]byte("half"), 1<<18)
 	go func() {
 		_, _ = c.Write(want)
