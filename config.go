@@ -11,6 +11,7 @@ import (
 	"github.com/vasta-net/vasta/flow/policy"
 	"github.com/vasta-net/vasta/netns"
 	"github.com/vasta-net/vasta/packet"
+	"github.com/vasta-net/vasta/worker"
 )
 
 // Defaults of [Config].
@@ -43,6 +44,10 @@ type Config struct {
 	Rules *policy.Set
 	// Policy, when not nil, decides about every flow that Rules let through.
 	Policy Policy
+
+	// FlowEnded, when not nil, is told of every flow at its end, and of those that Rules or Policy refuse. It is called by the workers, from several goroutines at
+	// once; everything else of the worker waits for it, so it must not block, and it keeps nothing of what it is given. Times are since Network.Epoch.
+	FlowEnded func(e *worker.FlowEnd)
 
 	// Log gets what happens; nil for nothing. At level Debug that is every flow.
 	Log *slog.Logger

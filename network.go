@@ -152,7 +152,7 @@ func (n *Network) add(queue link.Queue) error {
 		EvictAges:   worker.DefaultEvictAges.Cap(int64(c.Limits.EvictIdle)),
 		SourceFlows: (c.Limits.SourceFlows + workers - 1) / workers, EndpointIndependent: c.UDP.EndpointIndependent,
 		Multicast: slices.Clone(c.UDP.Multicast), MulticastDevice: n.plan.device(),
-		Policy: c.judge(), NoTCP: c.Filter.NoTCP, NoUDP: c.Filter.NoUDP, NoICMP: c.Filter.NoICMP,
+		Policy: c.judge(), Ended: c.FlowEnded, NoTCP: c.Filter.NoTCP, NoUDP: c.Filter.NoUDP, NoICMP: c.Filter.NoICMP,
 		Origin: origins(c), Clock: n.monotonic, Seed: secret(), Log: n.log, Capture: captureOf(c),
 		Spin: spinFor(workers), Yield: yieldFor(workers), Idle: c.Idle, Intercept: n.intercept,
 	}
@@ -491,6 +491,9 @@ func yieldFor(workers int) func() {
 	}
 	return nil
 }
+
+// Epoch is when the clock of FlowEnd records was 0.
+func (n *Network) Epoch() time.Time { return n.started }
 
 // monotonic is the clock of the workers, in nanoseconds.
 func (n *Network) monotonic() int64 { return int64(time.Since(n.started)) + 1 }

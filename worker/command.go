@@ -86,6 +86,7 @@ func (w *Worker) Snapshot() stats.Worker {
 
 // Close ends every flow, resetting the host peers of unfinished ones, and gives queue, sockets and memory back. The worker has stopped.
 func (w *Worker) Close() error {
+	w.closing = true
 	for _, f := range w.flows {
 		switch f.kind {
 		case tcpFlow:
@@ -96,7 +97,7 @@ func (w *Worker) Close() error {
 			w.Stats.TCPClosed++
 			w.dropFlow(f)
 		case udpFlow, icmpFlow:
-			w.closeDatagram(f)
+			w.closeDatagram(f, whyClosed)
 		}
 	}
 	w.closeDNS()

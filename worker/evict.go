@@ -152,7 +152,7 @@ func (f *flowSlot) has(what stats.Shortage) bool {
 // next.
 func (w *Worker) end(f *flowSlot) {
 	if f.kind != tcpFlow {
-		w.closeDatagram(f)
+		w.closeDatagram(f, whyEvicted)
 		return
 	}
 	f.conn.Evict(&w.env)

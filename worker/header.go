@@ -26,6 +26,7 @@ type header struct {
 	isIPv6 bool
 	group  bool   // goes to a multicast group: bytes begin with its Ethernet address
 	mtu    uint16 // of the way to the guest, in bytes, where routers of its side have told of a narrow one; 0: that of the link
+	tally  Tally  // of what was sent with it
 }
 
 // makeHeader prepares the header of frames that go from src to dst, both as the guest sees them.
@@ -209,5 +210,9 @@ func (w *Worker) SendTCP(_ *tcp.Conn, s *tcp.Out) bool {
 		}
 		o.GSOSize = uint16(s.MSS)
 	}
-	return w.send(l4, 16, pseudo)
+	ok := w.send(l4, 16, pseudo)
+	if ok {
+		h.sent(s.Len, s.MSS)
+	}
+	return ok
 }

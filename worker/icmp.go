@@ -33,6 +33,7 @@ func (w *Worker) icmpInput() {
 		return
 	}
 	w.touch(f)
+	w.arrived(f)
 	w.obeyDF(f, f.fd)
 	w.icmpSend(f)
 }
@@ -153,5 +154,7 @@ func (w *Worker) sendICMP(h *header, msg []byte) {
 	}
 	if !ok {
 		w.Stats.Drop(stats.LinkFull)
+		return
 	}
+	h.sent(len(msg)-icmp.HeaderLen, 0)
 }

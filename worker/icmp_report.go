@@ -81,7 +81,7 @@ func (w *Worker) datagramReport(f *flowSlot, r *icmp.Report) {
 		w.Stats.Drop(stats.ICMPIgnored)
 	case r.Refused() && f.kind == udpFlow:
 		w.Stats.Drop(stats.GuestUnreachable)
-		w.closeDatagram(f)
+		w.closeDatagram(f, whyRefused)
 	default:
 		w.Stats.Drop(stats.ICMPIgnored)
 	}

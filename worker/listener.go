@@ -92,7 +92,7 @@ func (w *Worker) Unforward(p forward.Port, udp bool) bool {
 	if udp {
 		for _, f := range w.flows {
 			if f.kind == udpFlow && f.owner == index {
-				w.closeDatagram(f)
+				w.closeDatagram(f, whyPortClosed)
 			}
 		}
 	}

@@ -52,6 +52,7 @@ func (w *Worker) judged(f policy.Flow) bool {
 	}
 	w.Stats.Drop(stats.PolicyDenied)
 	w.logDenied(v.Rule)
+	w.tellDenied()
 	return false
 }
 

@@ -64,6 +64,7 @@ func (w *Worker) tcpSegment(f *flowSlot) {
 		w.settle(f)
 	}
 	w.hears(f)
+	w.arrived(f)
 	c.Input(&w.env, &w.seg)
 	if f.dialed {
 		w.dialOver(f)
@@ -177,6 +178,7 @@ func (w *Worker) tcpOpen(key flow.Key) {
 		return
 	}
 	w.Stats.TCPOpened++
+	w.arrived(f)
 	f.head = makeHeader(w.pkt.Dst, w.pkt.Src, packet.ProtoTCP, 0, hopLimit)
 	f.conn.FromGuest(&w.env, w.tcpConfig(guest, key.PeerAddrPort()), &w.seg)
 	if resolve {
@@ -249,6 +251,7 @@ var sequenceSeed = maphash.MakeSeed()
 func (w *Worker) connectFailed(f *flowSlot, err hostsock.Errno) {
 	reason := openReason(err)
 	reset := reason != stats.HostUnreachable
+	f.why = reason.String()
 	w.Stats.Drop(reason)
 	if w.talks {
 		w.logRefused(f, err)

@@ -50,6 +50,7 @@ func (w *Worker) udpInput() {
 		f.answered = f.answered || f.inbound
 	}
 	w.touch(f)
+	w.arrived(f)
 	w.obeyDF(f, fd)
 	w.udpQueue(f, fd, size)
 }
@@ -66,7 +67,9 @@ func (w *Worker) udpOpen(key flow.Key) *flowSlot {
 		to = key.PeerAddrPort()
 	}
 	if !w.allowed(false, &key, to) {
-		w.refuseDatagram()
+		if !many { // of what was sent to many, no error tells (RFC 1122, 3.2.2; RFC 4443, 2.4)
+			w.refuseDatagram()
+		}
 		return nil
 	}
 	if many || w.EndpointIndependent || w.hasEndpoint(&key) {
@@ -112,7 +115,7 @@ func (w *Worker) datagramOpened(f *flowSlot, fd int, err hostsock.Errno) *flowSl
 		if openReason(err) == stats.HostUnreachable {
 			w.quoteError(err)
 		}
-		w.closeDatagram(f)
+		w.closeDatagram(f, openReason(err).String())
 		return nil
 	}
 	return f
@@ -168,11 +171,12 @@ func (w *Worker) idleTimeout(f *flowSlot) {
 		w.wheel.Set(f.index, at)
 		return
 	}
-	w.closeDatagram(f)
+	w.closeDatagram(f, whyIdle)
 }
 
-// closeDatagram ends a UDP or ICMP flow.
-func (w *Worker) closeDatagram(f *flowSlot) {
+// closeDatagram ends a UDP or ICMP flow, and says why.
+func (w *Worker) closeDatagram(f *flowSlot, why string) {
+	f.why = why
 	if w.udp.n > 0 && w.udp.fd == f.fd {
 		w.flushUDP()
 	}
@@ -233,7 +237,7 @@ func (w *Worker) datagramFailed(f *flowSlot, err hostsock.Errno) (open bool) {
 	reason := openReason(err)
 	w.Stats.Drop(reason)
 	if f.failures++; f.failures == maxFailures {
-		w.closeDatagram(f)
+		w.closeDatagram(f, whyFailed)
 		return false
 	}
 	if reason == stats.HostRefused || reason == stats.HostUnreachable {

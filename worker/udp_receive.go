@@ -252,7 +252,11 @@ func (w *Worker) udpCut(h *header, from, to uint16, data []byte) bool {
 	head, pseudo := w.udpHead(h, from, to, len(data))
 	w.tx.one[0] = data
 	binary.BigEndian.PutUint16(head[int(h.len)+6:], transportSum(head[h.len:], w.tx.one[:], pseudo, packet.ProtoUDP))
-	return w.sendFragments(h, head, data)
+	ok := w.sendFragments(h, head, data)
+	if ok {
+		h.sent(len(data), 0)
+	}
+	return ok
 }
 
 // udpHead writes the headers of a packet with n bytes of payload, without the UDP checksum, and returns the sum of its pseudo header.
@@ -276,7 +280,11 @@ func (w *Worker) udpFrame(h *header, from, to uint16, payload [][]byte, n, size 
 		o := &w.tx.out.Hdr
 		o.GSOType, o.GSOSize, o.HdrLen = packet.GSOUDPL4, uint16(size), uint16(len(head))
 	}
-	return w.send(int(h.len), 6, pseudo)
+	ok := w.send(int(h.len), 6, pseudo)
+	if ok {
+		h.sent(n, size)
+	}
+	return ok
 }
 
 // resumeUDP sends what the link had no room for. It reports false while there is none.

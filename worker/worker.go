@@ -90,8 +90,9 @@ type Config struct {
 	// Yield lets other threads run first when the worker has slept, nil for no such courtesy. With more workers than processors, each
 	// finds more to do at once when it comes last.
 	Yield func()
-	Idle  func()       // called a second after the last event of a load, in the worker's goroutine; nil for none
-	Log   *slog.Logger // nil for none
+	Idle  func()           // called a second after the last event of a load, in the worker's goroutine; nil for none
+	Ended func(e *FlowEnd) // is told of each flow at its end, in the worker's goroutine, and keeps nothing of it; nil for none
+	Log   *slog.Logger     // nil for none
 }
 
 // Worker is one event loop. Run it in one goroutine; only Do and Stop may be called from others.
@@ -145,6 +146,8 @@ type Worker struct {
 	linkFull     bool // the link refused a frame
 	noMemory     bool // there was no page to read into
 	gone         error
+	closing      bool
+	ending       FlowEnd // that is told of
 	sinceWait    int
 	heard        int64 // before the link was last found empty
 	timersWait   int   // iterations since then
@@ -211,19 +214,22 @@ type flowSlot struct {
 	half     bool  // an accepted connection that the guest has not answered yet
 	failures uint8 // UDP, ICMP: how often in succession reading has failed
 
-	conn    tcp.Conn
-	head    header
-	peer    netip.AddrPort // UDP through a listener: the host peer
-	local   netip.Addr     // UDP through a listener: the address of this machine that the peer asked
-	owner   int32          // UDP through a listener: the listener's number, else -1
-	inbound bool           // begun from outside
-	rule    int32          // of the policy that let it begin; 0 for none
-	tries   uint8          // TCP to the forwarder of DNS: how many resolvers were tried
-	answers *stream        // TCP to the forwarder of DNS: what the policy has not been told of yet
-	told    fragmenting    // UDP, ICMP: what the host socket was told last
-	single  bool           // UDP: the host socket takes no message that stands for several datagrams
-	size    int            // UDP: the longest message of those received last
-	last    int64          // when it was last used (UDP, ICMP)
+	fromGuest Tally
+	conn      tcp.Conn
+	head      header
+	peer      netip.AddrPort // UDP through a listener: the host peer
+	local     netip.Addr     // UDP through a listener: the address of this machine that the peer asked
+	owner     int32          // UDP through a listener: the listener's number, else -1
+	inbound   bool           // begun from outside
+	why       string         // it has ended, where the connection does not know
+	began     int64          // when
+	rule      int32          // of the policy that let it begin; 0 for none
+	tries     uint8          // TCP to the forwarder of DNS: how many resolvers were tried
+	answers   *stream        // TCP to the forwarder of DNS: what the policy has not been told of yet
+	told      fragmenting    // UDP, ICMP: what the host socket was told last
+	single    bool           // UDP: the host socket takes no message that stands for several datagrams
+	size      int            // UDP: the longest message of those received last
+	last      int64          // when it was last used (UDP, ICMP)
 
 	links      [listKinds]flowLink
 	readySince int64  // since when the host socket may be read, 0: it may not
@@ -623,7 +629,7 @@ func (w *Worker) takeSlot(kind flowKind, key flow.Key) *flowSlot {
 		}
 		w.flows = append(w.flows, f)
 	}
-	*f = flowSlot{kind: kind, gen: f.gen + 1, index: f.index, key: key, fd: -1, owner: -1, rule: w.judge.rule, inDirty: f.inDirty, inLate: f.inLate}
+	*f = flowSlot{kind: kind, gen: f.gen + 1, index: f.index, key: key, fd: -1, owner: -1, rule: w.judge.rule, began: w.now, inDirty: f.inDirty, inLate: f.inLate}
 	w.used(f)
 	w.levels(kind, 1)
 	if w.talks {
@@ -640,6 +646,7 @@ func (w *Worker) dropFlow(f *flowSlot) {
 	if f.dialed {
 		w.dialOver(f)
 	}
+	w.tellEnd(f)
 	w.levels(f.kind, -1)
 	if f.counted {
 		w.sources.remove(&f.key)

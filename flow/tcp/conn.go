@@ -147,7 +147,8 @@ type Conn struct {
 	recover   int64 // offset at which recovery ends
 	dupAcks   int   // without SACK: segments that have arrived beyond una
 	undo      undo
-	sentAt    int64 // when data was last sent
+	sentAt    int64  // when data was last sent
+	resent    uint64 // segments sent again
 	pace      pacing
 
 	// Timestamps (RFC 7323).
@@ -342,3 +343,15 @@ func (c *Conn) ourOff(ack uint32) int64 {
 
 // InitialSequence is the sequence number of the guest's SYN.
 func (c *Conn) InitialSequence() uint32 { return c.irs }
+
+// Carried is how many bytes of the guest's stream have arrived in order, and how many of the host's the guest has acknowledged. It may be asked at the end, too.
+func (c *Conn) Carried() (fromGuest, toGuest int64) {
+	fromGuest = c.rcvNxt - 1
+	if c.has(finRcvd) {
+		fromGuest--
+	}
+	return fromGuest, max(min(c.una, c.q.tail)-1, 0) // behind the tail is the FIN
+}
+
+// Retransmits is how many segments were sent to the guest again.
+func (c *Conn) Retransmits() uint64 { return c.resent }

@@ -127,6 +127,7 @@ func (c *Conn) sendSyn(env *Env, snd Sender) bool {
 		c.sb.push(0, 1, env.Now)
 	} else {
 		env.Stats.TCPRetransmits++
+		c.resent++
 		c.sb.resend(0, 1, env.Now)
 	}
 	c.unset(synDue)
@@ -230,7 +231,9 @@ func (c *Conn) sendAgain(env *Env, snd Sender, i int, end int64) bool {
 	if !ok {
 		return false
 	}
-	env.Stats.TCPRetransmits += uint64(end-from+int64(c.mss)-1) / uint64(c.mss)
+	segments := uint64(end-from+int64(c.mss)-1) / uint64(c.mss)
+	env.Stats.TCPRetransmits += segments
+	c.resent += segments
 	c.sb.resend(i, end, env.Now)
 	c.resentNow(env.Now, end-from)
 	c.cc.out += end - from

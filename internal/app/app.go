@@ -13,6 +13,7 @@ import (
 
 	"github.com/vasta-net/vasta"
 	"github.com/vasta-net/vasta/flow/policy"
+	"github.com/vasta-net/vasta/internal/flowlog"
 	"github.com/vasta-net/vasta/internal/options"
 	"github.com/vasta-net/vasta/netns"
 	"golang.org/x/sys/unix"
@@ -93,8 +94,12 @@ func Attach(o *options.Options) (status int, err error) {
 			}
 			return 0, nil // any other end is for finish to report
 		case got := <-signals:
-			if got == unix.SIGUSR1 {
+			switch {
+			case got == unix.SIGUSR1:
 				s.writeCounters()
+				continue
+			case got == unix.SIGHUP && s.flows != nil:
+				s.flows.Reopen()
 				continue
 			}
 			return 0, nil
@@ -107,7 +112,8 @@ type session struct {
 	o        *options.Options
 	log      *slog.Logger
 	network  *vasta.Network
-	rules    *policy.Set // nil for none
+	rules    *policy.Set  // nil for none
+	flows    *flowlog.Log // the same
 	watchers watchers
 	idle     func() bool // ends whenIdle
 	end      context.CancelFunc
@@ -127,15 +133,21 @@ func open(o *options.Options, log *slog.Logger, l vasta.Link) (*session, error) 
 	if err := filterFrames(o.FrameFilter, &c); err != nil {
 		return nil, err
 	}
+	if err := s.logFlows(&c); err != nil {
+		return nil, err
+	}
 	s.watchers.watch(o, &c)
 	s.idle = whenIdle(&c)
 	if s.network, err = vasta.New(c, l); err != nil {
 		s.idle()
-		return nil, inOptions(o, err)
+		return nil, errors.Join(inOptions(o, err), s.closeFlows())
+	}
+	if s.flows != nil {
+		s.flows.SetEpoch(s.network.Epoch())
 	}
 	if err := s.watchers.open(o, s.network, log); err != nil {
 		s.idle()
-		return nil, errors.Join(err, s.network.Close())
+		return nil, errors.Join(err, s.network.Close(), s.closeFlows())
 	}
 	s.announce()
 	// There is a processor for each worker, and one more: a worker's system calls do not tell the Go scheduler, which must not wait for them.
@@ -172,7 +184,7 @@ func (s *session) finish() error {
 		}
 		err = errors.Join(err, e)
 	}
-	return errors.Join(err, s.network.Close(), s.watchers.close())
+	return errors.Join(err, s.network.Close(), s.closeFlows(), s.watchers.close())
 }
 
 // waitForCommand passes signals on to the command until it ends.
@@ -216,6 +228,11 @@ func (s *session) handleSignal(got unix.Signal) {
 	case unix.SIGUSR1:
 		if s.o.Counters.Enabled {
 			s.writeCounters()
+			return
+		}
+	case unix.SIGHUP:
+		if s.flows != nil { // somebody has renamed the file; a terminal that hangs up tells the command by itself
+			s.flows.Reopen()
 			return
 		}
 	case unix.SIGINT, unix.SIGQUIT:

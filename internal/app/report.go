@@ -11,7 +11,9 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/vasta-net/vasta"
 	"github.com/vasta-net/vasta/flow/policy"
+	"github.com/vasta-net/vasta/internal/flowlog"
 	"github.com/vasta-net/vasta/internal/options"
 	"github.com/vasta-net/vasta/stats"
 )
@@ -119,4 +121,35 @@ func nameTrace(groups []string, a slog.Attr) slog.Attr {
 		a.Value = slog.StringValue("TRACE")
 	}
 	return a
+}
+
+// logFlows has the network tell of its flows if that was asked for.
+func (s *session) logFlows(c *vasta.Config) error {
+	if s.o.FlowLog == "" {
+		return nil
+	}
+	name := func(int32) string { return "" }
+	if s.rules != nil {
+		name = s.rules.Name
+	}
+	var err error
+	if s.flows, err = flowlog.Open(s.o.FlowLog, name, s.log); err != nil {
+		return fmt.Errorf("option --flow-log: %w", err)
+	}
+	c.FlowEnded = s.flows.Add
+	return nil
+}
+
+// closeFlows ends the flow log, which has been told of all flows then.
+func (s *session) closeFlows() error {
+	if s.flows == nil {
+		return nil
+	}
+	if lost := s.flows.Lost(); lost > 0 {
+		s.log.Warn("the flow log lacks flows, because they ended faster than they could be written", "count", lost)
+	}
+	if err := s.flows.Close(); err != nil {
+		return fmt.Errorf("option --flow-log: %w", err)
+	}
+	return nil
 }

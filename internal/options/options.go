@@ -81,6 +81,8 @@ type Options struct {
 	Pcap string
 	// FrameFilter is a file with a classic BPF program that the guest's frames have to pass; empty for none.
 	FrameFilter string
+	// FlowLog is the file that gets a line for every flow at its end; empty for none.
+	FlowLog string
 	// Counters is where the counters go at exit and on SIGUSR1.
 	Counters Counters
 }

@@ -103,6 +103,7 @@ func TestParse(t *testing.T) {
 			everything := policy.Rule{Deny: true, Inbound: true, Outbound: true, TCP: true, UDP: true, ICMP: true}
 			o.Rules = []RuleSource{{Rule: policy.Rule{Inbound: true, Outbound: true, TCP: true}}, {File: "rules"}, {Rule: everything}}
 		}},
+		{"--flow-log flows.json", func(o *Options) { o.FlowLog = "flows.json" }},
 		{"--source-flows 500", func(o *Options) { o.Limits.SourceFlows = 500 }},
 		{"--multicast 5353,1900", func(o *Options) { o.UDP.Multicast = []uint16{5353, 1900} }},
 		{"--endpoint-independent", func(o *Options) { o.UDP.EndpointIndependent = true }},
