@@ -15,7 +15,8 @@ import (
 
 // counters is the part of vasta's counters that the tables read. The levels are sums over its workers.
 type counters struct {
-	TCP struct {
+	Drops map[string]int64 `json:"drops"` // by reason
+	TCP   struct {
 		Retransmits int64 `json:"retransmits"` // segments
 		OutOfOrder  int64 `json:"out_of_order"`
 	} `json:"tcp"`

@@ -43,12 +43,13 @@ const (
 	phaseSmall                    // sessions of MTU 1500
 	phaseAfter                    // the sessions of phaseLarge again
 	phaseCrowd                    // fresh sessions of MTU 65520
-	phaseStartup                  // no session
+	phaseStartup                  // no session, or one of the load's own
 	phaseWorkers                  // fresh sessions of MTU 65520, and so the others
 	phaseLatencyUp                // the counters of a session are those of one load
 	phaseLatencyDown              // and of one direction
 	phaseFlows
 	phaseChurn
+	phaseDatagrams
 	phaseSoak
 	phaseNetem // each load opens a session of its own
 )
@@ -91,7 +92,7 @@ func commandRunners(s *subject) bool { return everybody(s) && s.tool != nil }
 func vastaOnly(s *subject) bool      { return s.Class == ClassVasta }
 
 // loads are all that are known, in the order of the report.
-var loads = slices.Concat(streamLoads(), workerLoads(), latencyLoads(), crowdLoads(), netemLoads(), soakLoads())
+var loads = slices.Concat(streamLoads(), workerLoads(), latencyLoads(), crowdLoads(), udpLoads(), dnsLoads(), netemLoads(), soakLoads())
 
 // streamLoads are those of issue A.
 func streamLoads() []load {

@@ -134,7 +134,7 @@ func (r *run) round(ctx context.Context, n int) {
 	r.phase(ctx, n, phaseAfter, order, lab.MTU)
 	r.closeSessions(n)
 
-	for _, p := range []phase{phaseCrowd, phaseWorkers, phaseLatencyUp, phaseLatencyDown, phaseFlows, phaseChurn, phaseSoak} {
+	for _, p := range []phase{phaseCrowd, phaseWorkers, phaseLatencyUp, phaseLatencyDown, phaseFlows, phaseChurn, phaseDatagrams, phaseSoak} {
 		r.open(ctx, order, lab.MTU, p)
 		r.phase(ctx, n, p, order, lab.MTU)
 		r.closeSessions(n)

@@ -184,8 +184,13 @@ func openTool(ctx context.Context, r *rig, s *subject, mtu int) (*session, error
 
 // openVasta is openTool with a file that vasta writes its counters to.
 func openVasta(ctx context.Context, r *rig, s *subject, mtu int) (*session, error) {
+	return openVastaWith(ctx, r, s, mtu)
+}
+
+// openVastaWith is openVasta with more options.
+func openVastaWith(ctx context.Context, r *rig, s *subject, mtu int, options ...string) (*session, error) {
 	file := r.countersFile()
-	x, err := startTool(ctx, r, s, mtu, "--counters="+file)
+	x, err := startTool(ctx, r, s, mtu, append(options, "--counters="+file)...)
 	if x != nil {
 		x.counters = file
 	}

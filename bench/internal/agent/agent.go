@@ -48,6 +48,11 @@ const (
 	Ping Operation = "ping"
 	TCP  Operation = "tcp" // read the kernel's counters
 	Mix  Operation = "mix" // a load of all kinds, to Server and Far, for Duration
+
+	Datagrams Operation = "datagrams" // have the stream Datagrams, with Server
+	RateOf    Operation = "rateof"    // search for the highest rate of it that is carried
+	Large     Operation = "large"     // have Count requests of the largest datagrams
+	Resolve   Operation = "resolve"   // ask the resolver Server Count questions a second for Duration
 )
 
 // Request is one line to an agent.
@@ -57,6 +62,7 @@ type Request struct {
 	Server     netip.Addr    // of the load generators
 	Far        []netip.Addr  `json:",omitempty"`
 	Download   bool          `json:",omitempty"` // streams come from the server
+	Datagrams  load.Stream   // of Datagrams and RateOf
 	Clients    int           `json:",omitempty"` // of Churn
 	Duration   time.Duration // of the generators; how long Network and Exec may take
 	Count      int           `json:",omitempty"`
@@ -76,6 +82,11 @@ type Response struct {
 	Churned  *load.Churned       `json:",omitempty"`
 	TCP      *procfs.TCPCounters `json:",omitempty"`
 	Mixed    *load.Mixed         `json:",omitempty"`
+
+	Probe    *load.Probe    `json:",omitempty"` // of Datagrams
+	Found    *load.Found    `json:",omitempty"` // of RateOf
+	Answered *load.Answered `json:",omitempty"`
+	Resolved *load.Resolved `json:",omitempty"`
 }
 
 // hello is the line that an agent sends before it reads requests.
@@ -87,6 +98,8 @@ var hello = Response{}
 //	server ADDRESS      answers load generators, until its standard input ends
 //	streams             is the other end of checked streams, until its standard input ends
 //	relay LISTEN TARGET passes TCP connections on, until its standard input ends
+//	resolver ADDRESS    answers questions for addresses at port 53, until its standard input ends
+//	silent ADDRESS      takes them and does not answer
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if err := run(args, stdin, stdout); err != nil {
 		fmt.Fprintf(stderr, "vasta bench %s: %v\n", Command, err)
@@ -109,6 +122,8 @@ func run(args []string, stdin io.Reader, stdout io.Writer) error {
 		return errors.Join(untilEnd(stdin, stdout), s.Close())
 	case len(args) == 3 && args[0] == "relay":
 		return runRelay(args[1], args[2], stdin, stdout)
+	case len(args) == 2 && (args[0] == "resolver" || args[0] == "silent"):
+		return runResolver(args[1], args[0] == "silent", stdin, stdout)
 	}
 	return fmt.Errorf("%q is not a kind of agent with its arguments", args)
 }
@@ -119,6 +134,18 @@ func runServer(address string, stdin io.Reader, stdout io.Writer) error {
 		return err
 	}
 	s, err := load.Listen(addr)
+	if err != nil {
+		return err
+	}
+	return errors.Join(untilEnd(stdin, stdout), s.Close())
+}
+
+func runResolver(address string, silent bool, stdin io.Reader, stdout io.Writer) error {
+	addr, err := netip.ParseAddr(address)
+	if err != nil {
+		return err
+	}
+	s, err := load.ListenResolver(netip.AddrPortFrom(addr, load.PortDNS), silent)
 	if err != nil {
 		return err
 	}
@@ -212,6 +239,18 @@ func (s *session) do(req Request) (resp Response, err error) {
 	case Mix:
 		mixed := load.Mix{Server: req.Server, Far: req.Far, Duration: req.Duration}.Run()
 		resp.Mixed = &mixed
+	case Datagrams:
+		probe, probeErr := load.Datagrams(req.Server, req.Datagrams, req.Download)
+		resp.Probe, err = &probe, probeErr
+	case RateOf:
+		found, searchErr := load.Search{Server: req.Server, Stream: req.Datagrams, Download: req.Download}.Run()
+		resp.Found, err = &found, searchErr
+	case Large:
+		answered, largeErr := load.LargeDatagrams(req.Server, req.Count, load.LargestDatagram)
+		resp.Answered, err = &answered, largeErr
+	case Resolve:
+		resolved, resolveErr := load.Resolve(req.Server, req.Count, req.Duration)
+		resp.Resolved, err = &resolved, resolveErr
 	case TCP:
 		counters, tcpErr := procfs.ReadTCPCounters()
 		resp.TCP, err = &counters, tcpErr

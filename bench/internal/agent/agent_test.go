@@ -71,8 +71,45 @@ func TestSessionRunsEveryGenerator(t *testing.T) {
 	if r, err := c.Call(Request{Op: Churn, Server: loopback, Count: 50, Clients: 4}, limit); err != nil || r.Churned.Done != 50 {
 		t.Errorf("%+v, %v", r.Churned, err)
 	}
+	stream := load.Stream{Size: 64, Rate: 1000, Duration: 20 * time.Millisecond}
+	if r, err := c.Call(Request{Op: Datagrams, Server: loopback, Datagrams: stream}, limit); err != nil || r.Probe.Arrivals.Received == 0 {
+		t.Errorf("%+v, %v", r.Probe, err)
+	}
+	if r, err := c.Call(Request{Op: RateOf, Server: loopback, Datagrams: stream, Download: true}, 2*limit); err != nil || len(r.Found.Probes) == 0 {
+		t.Errorf("%+v, %v", r.Found, err)
+	}
+	if r, err := c.Call(Request{Op: Large, Server: loopback, Count: 3}, limit); err != nil || r.Answered.Right != 3 {
+		t.Errorf("%+v, %v", r.Answered, err)
+	}
 	if r, err := c.Call(Request{Op: TCP}, limit); err != nil || r.TCP == nil {
 		t.Errorf("%+v, %v", r.TCP, err)
+	}
+}
+
+func TestResolverAgent(t *testing.T) {
+	for _, kind := range []struct {
+		name     string
+		answered int
+	}{{"resolver", 20}, {"silent", 0}} {
+		inR, inW := io.Pipe()
+		outR, outW := io.Pipe()
+		status := make(chan int, 1)
+		var stderr strings.Builder
+		go func() { status <- Main([]string{kind.name, "127.7.2.2"}, inR, outW, &stderr) }()
+		resolver, err := Connect(inW, outR, limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := start(t).Call(Request{Op: Resolve, Server: netip.MustParseAddr("127.7.2.2"), Count: 1000, Duration: 20 * time.Millisecond}, 2*limit)
+		if err != nil || r.Resolved.Queries != 20 || r.Resolved.Answered != kind.answered {
+			t.Errorf("%s: %+v, %v", kind.name, r.Resolved, err)
+		}
+		if err := resolver.Close(); err != nil {
+			t.Error(err)
+		}
+		if s := <-status; s != 0 {
+			t.Errorf("%s ended with %d: %s", kind.name, s, stderr.String())
+		}
 	}
 }
 

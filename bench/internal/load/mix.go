@@ -17,7 +17,7 @@ const (
 	mixStreams  = 4               // at a time, to each server and in each direction
 	mixStreamed = 2 * time.Second // how long each stream is, at most
 	mixClients  = 4               // of short connections
-	// datagramSize is what the server of datagrams sends back, in bytes.
+	// datagramSize is how long each datagram is, in bytes.
 	datagramSize = 64
 )
 

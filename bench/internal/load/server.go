@@ -23,7 +23,7 @@ const backlog = 1024
 type Server struct {
 	closed atomic.Bool
 	wg     sync.WaitGroup
-	holds  []net.Listener
+	lns    []net.Listener
 }
 
 // Listen starts a server at addr, on all the package's ports. The caller closes
@@ -51,9 +51,15 @@ func Listen(addr netip.Addr) (s *Server, err error) {
 		if err != nil {
 			return nil, err
 		}
-		s.holds = append(s.holds, ln)
+		s.lns = append(s.lns, ln)
 		s.wg.Go(func() { hold(ln) })
 	}
+	ln, err := net.Listen("tcp4", netip.AddrPortFrom(addr, PortDatagrams).String())
+	if err != nil {
+		return nil, err
+	}
+	s.lns = append(s.lns, ln)
+	s.wg.Go(func() { serveDatagrams(ln, addr) })
 	return s, nil
 }
 
@@ -62,7 +68,7 @@ func Listen(addr netip.Addr) (s *Server, err error) {
 func (s *Server) Close() error {
 	s.closed.Store(true)
 	var errs []error
-	for _, ln := range s.holds {
+	for _, ln := range s.lns {
 		errs = append(errs, ln.Close())
 	}
 	s.wg.Wait()
@@ -154,7 +160,7 @@ func (s *Server) acceptCRR(fd int) {
 }
 
 func (s *Server) answerDatagrams(fd int) {
-	buf := make([]byte, 64)
+	buf := make([]byte, 1<<16) // any datagram
 	for !s.closed.Load() {
 		n, from, err := unix.Recvfrom(fd, buf, 0)
 		if err != nil {
