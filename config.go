@@ -52,13 +52,13 @@ type Config struct {
 	// Log gets what happens; nil for nothing. At level Debug that is every flow.
 	Log *slog.Logger
 	// Capture, when not nil, sees every frame of the link. It is called by the workers, from several goroutines at once where there are several, and
-	// delays everything by what it takes; nothing it is given may be kept or changed.
+	// delays everything by what it takes; nothing it is given may be kept or changed, and it must not call the network.
 	Capture func(to Side, hdr *packet.NetHdr, frame [][]byte)
 	// Hook, when not nil, makes the hook of a worker, which judges every frame of the guest before anything else does. A hook is called by one goroutine; TX sends
 	// a frame back, and a Redirect is a drop, since there is no other link.
 	Hook func(worker int) packet.Hook
 	// Idle, when not nil, is called by each worker a second after its last event of a load, in the worker's goroutine: soon is the time to give memory back to
-	// the system (debug.FreeOSMemory), which a library does not do by itself. It must not wait for anything.
+	// the system (debug.FreeOSMemory), which a library does not do by itself. It must neither wait for anything nor call the network.
 	Idle func()
 }
 

@@ -174,7 +174,8 @@ func (n *Network) dialFrom(ctx context.Context, local, to netip.AddrPort) (*Conn
 	case <-n.over:
 		err = ErrClosed
 	}
-	_ = c.Close() // the worker sees that and gives the flow up
+	_ = n.do(context.WithoutCancel(ctx), m, func() { m.worker.GiveUp(local, to) }) // fails when the network has ended, and the flow with it
+	_ = c.Close()
 	return nil, err
 }
 

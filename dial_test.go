@@ -138,6 +138,8 @@ func TestDialErrors(t *testing.T) {
 	if err := <-failed; !errors.Is(err, cause) {
 		t.Errorf("a silent guest: %v", err)
 	}
+	for flows() != 0 { // it is given up
+	}
 	if _, err := n.Dial(ctx, "tcp", ":80"); !errors.Is(err, cause) {
 		t.Errorf("a context that has ended: %v", err)
 	}

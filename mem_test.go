@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestGuestBehindMem: a guest's kernel whose frames this program carries between its TAP and link/mem, with their virtio-net headers: segments of 64 KiB pass whole, both
-// ways, at an MTU of 1500.
+// TestGuestBehindMem: a guest's kernel whose frames this program carries between its TAP and link/mem, with their virtio-net headers: segments of 64 KiB
+// pass whole, both ways, at an MTU of 1500.
 func TestGuestBehindMem(t *testing.T) {
 	inside := newSpace(t)
 	var fd int

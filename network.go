@@ -346,19 +346,16 @@ func (n *Network) release() (err error) {
 // ended, or the network has.
 func (n *Network) do(ctx context.Context, m *member, fn func()) error {
 	n.mu.Lock()
-	switch n.state {
-	case made:
+	if n.state == made {
 		defer n.mu.Unlock()
 		fn()
 		return nil
-	case running:
-	default:
-		n.mu.Unlock()
-		return ErrClosed
 	}
 	n.mu.Unlock()
 	t := newTask(fn)
-	m.worker.Do(t.run)
+	if !n.post(m, t.run) {
+		return ErrClosed
+	}
 	select {
 	case <-t.over:
 		return nil
@@ -373,6 +370,18 @@ func (n *Network) do(ctx context.Context, m *member, fn func()) error {
 	}
 	<-t.over
 	return nil
+}
+
+// post has fn run in the worker's goroutine, and reports false when that does not run. The lock keeps Close from closing the descriptor that wakes the
+// worker meanwhile.
+func (n *Network) post(m *member, fn func()) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.state != running {
+		return false
+	}
+	m.worker.Do(fn)
+	return true
 }
 
 // task is a function that is run once, or never.

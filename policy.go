@@ -25,6 +25,6 @@ const (
 )
 
 // Policy decides about flows. It is called once for each new flow, by the worker that would have it, and so by several goroutines at once; everything else
-// of that worker waits for it, so it must not block. Flows that began before are not asked about again; nor is it asked about questions to the network's own
-// forwarder of DNS.
+// of that worker waits for it, so it must neither block nor call the network. Flows that began before are not asked about again; nor is it asked about
+// questions to the network's own forwarder of DNS.
 type Policy func(Flow) Verdict

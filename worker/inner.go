@@ -38,6 +38,14 @@ func (w *Worker) Connect(fd int, from, guest netip.AddrPort, done func(hostsock.
 	return 0
 }
 
+// GiveUp ends a flow that Connect has started, unless the guest has accepted it by now. It is called before Run, or through Do.
+func (w *Worker) GiveUp(from, guest netip.AddrPort) {
+	key := flow.NewKey(packet.ProtoTCP, guest, from)
+	if i, ok := w.table.Get(&key); ok && w.flows[i].dialed {
+		w.hostFailed(w.flows[i], unix.ECONNRESET)
+	}
+}
+
 // dialOver tells whoever called Connect how it went, as soon as that is known.
 func (w *Worker) dialOver(f *flowSlot) {
 	err := hostsock.Errno(0)
