@@ -100,6 +100,16 @@ func templates() [][]byte {
 		all = append(all, tcpFrame(guest, at(to, 80), syn, nil), tcpFrame(guest, at(to, 80), layers.TCP{ACK: true, Seq: 2}, []byte("data")),
 			udpFrame(guest, at(to, 53), []byte("question")), echoFrame(guest.Addr(), to, 1, 1, []byte("ping")))
 	}
+	for _, to := range []netip.AddrPort{at(server4, 53), at(server6, 53)} {
+		guest := at(like(to.Addr()), 4000)
+		refused, code := refusedLike(to.Addr())
+		long, narrow := tooBigLike(to.Addr())
+		about := udpFrame(to, guest, []byte("answer"))
+		all = append(all, reportFrame(about, refused, code, 0), reportFrame(tcpFrame(at(to.Addr(), 80), guest, syn, nil), long, narrow, 1400))
+	}
+	for _, group := range []netip.Addr{mdns4, mdns6} {
+		all = append(all, groupFrame(group, true), groupFrame(group, false), udpFrame(at(like(group), 5353), at(group, 5353), []byte("query")))
+	}
 	return all
 }
 
@@ -155,7 +165,7 @@ func (r *fuzzRun) play() {
 				r.listeners[1].DeliverFrom(make([]byte, r.u16()), peer)
 			}
 		case opFail:
-			op := hosttest.Op(r.choose(int(hosttest.OpenPing) + 1))
+			op := hosttest.Op(r.choose(int(hosttest.OpenGroup) + 1))
 			r.host.Fail(op, fuzzErrors[r.choose(len(fuzzErrors))], r.choose(64))
 		case opLink:
 			r.full = r.choose(4) == 1
@@ -373,7 +383,7 @@ func seeds() (all [][]byte) {
 	ping := []byte{opTemplate, 6, 0, 0, 0}
 	s(ping, sock(first, 8, 0), ping, sock(first, 7, 8), ping, sock(first, 2, 9), []byte{opTime, 27})
 	s([]byte{opInbound, 0, 10, 0}, []byte{opSegment, 0, syn | ack, 0, 0xff, 0xff, 0, 0, 0}, sock(first, 2, 100), sock(first, 5, 0))
-	for op := range byte(hosttest.OpenPing) + 1 {
+	for op := range byte(hosttest.OpenGroup) + 1 {
 		for err := range byte(len(fuzzErrors)) {
 			s([]byte{opFail, op, err, 2}, open(0), []byte{opUDP, 0, 10, 52, 0, 100, 0, 0}, ping, sock(first, 2, 100), seg(0, ack, 100),
 				sock(first+1, 2, 100), sock(first+2, 2, 100), []byte{opUDP, 0, 10, 52, 0, 100, 0, 0}, ping, []byte{opInbound, 0, 10, 0},
@@ -390,7 +400,14 @@ func seeds() (all [][]byte) {
 
 // FuzzWorker plays tapes of hostile frames, of what peers do, of failures and of time to a worker. Whatever they say, it does not
 // panic or spin, says only what can be understood, keeps its promises, and leaves nothing behind.
-func FuzzWorker(f *testing.F) {
+func FuzzWorker(f *testing.F) { fuzzWorker(f, func(*worker.Config) {}) }
+
+// FuzzWorkerEndpoints is FuzzWorker with endpoints, multicast and a limit for each source.
+func FuzzWorkerEndpoints(f *testing.F) {
+	fuzzWorker(f, func(c *worker.Config) { c.EndpointIndependent, c.Multicast, c.SourceFlows = true, []uint16{5353}, 3 })
+}
+
+func fuzzWorker(f *testing.F, edit func(*worker.Config)) {
 	for _, s := range seeds() {
 		f.Add(s)
 	}
@@ -419,6 +436,7 @@ func FuzzWorker(f *testing.F) {
 				_ = c.Send.Close()
 				c.Send = newPool(t, 5*pagepool.PageSize)
 			}
+			edit(c)
 		})
 		if options&optPending != 0 {
 			r.host.OnOpen = nil

@@ -249,7 +249,7 @@ func (m *model) finish() {
 	m.t.Helper()
 	m.link.SetFull(false)
 	m.link.Refuse(0)
-	for op := hosttest.Watch; op <= hosttest.OpenPing; op++ {
+	for op := hosttest.Watch; op <= hosttest.OpenGroup; op++ {
 		m.host.Fail(op, 0, 0)
 	}
 	m.pending, m.refuse = false, 0

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/vasta-net/vasta/flow"
 	"github.com/vasta-net/vasta/flow/group"
@@ -123,7 +124,7 @@ func (w *Worker) leaveGroup(a netip.Addr) {
 		for _, index := range all[i].listeners {
 			w.closeListener(index)
 		}
-		w.groups.joined = append(all[:i], all[i+1:]...)
+		w.groups.joined = slices.Delete(all, i, i+1)
 		return
 	}
 }
@@ -143,6 +144,11 @@ func (w *Worker) groupToGuest(l *listener, d *hostsock.Datagram) bool {
 	if !ok || d.Len > maxUDP {
 		w.Stats.Drop(stats.BadDestination)
 		return true
+	}
+	if w.Policy != nil { // there is no flow that it would be asked about once
+		if key := flow.NewKey(packet.ProtoUDP, l.group, from); !w.allowed(true, &key, d.Peer) {
+			return true
+		}
 	}
 	h := &w.tx.spare
 	*h = makeHeader(from.Addr(), l.group.Addr(), packet.ProtoUDP, 0, hopLimit)

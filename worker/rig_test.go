@@ -188,7 +188,7 @@ func (r *rig) idle() {
 
 // calls is how many calls the host has had so far, without those that wait.
 func (r *rig) calls() (n int) {
-	for op := hosttest.Watch; op <= hosttest.OpenPing; op++ {
+	for op := hosttest.Watch; op <= hosttest.OpenGroup; op++ {
 		if op != hosttest.Wait {
 			n += r.host.Calls(op)
 		}

@@ -2,6 +2,7 @@ package icmp
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/gopacket/gopacket"
@@ -51,7 +52,7 @@ func reports(t testing.TB) map[string][]byte {
 		if v6 {
 			all["echo6"] = append(head[:8:8], packetTo(t, v6, echo, &layers.ICMPv6Echo{Identifier: 77})...)
 			whole := packetTo(t, v6, &layers.UDP{SrcPort: 53, DstPort: 5001})
-			cut := append(whole[:40:40], make([]byte, packet.FragmentLen)...)
+			cut := slices.Concat(whole[:40], make([]byte, packet.FragmentLen))
 			packet.PutFragment(cut[40:], cut[6], 9, 0, true)
 			cut[6] = packet.ProtoFragment
 			all["fragment6"] = append(head[:8:8], append(cut, whole[40:]...)...)
