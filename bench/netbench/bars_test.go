@@ -41,6 +41,7 @@ func fake(value func(load, subject string) []float64) *Results {
 	for _, queues := range workerQueues {
 		r.Subjects = append(r.Subjects, SubjectInfo{Name: queuesName(queues), Class: ClassVariant})
 	}
+	r.Subjects = append(r.Subjects, SubjectInfo{Name: rulesName, Class: ClassVariant})
 	for _, l := range loads {
 		lr := LoadResult{Name: l.name, Title: l.title, Unit: l.unit, LowerIsBetter: l.lowerIsBetter}
 		for _, s := range r.Subjects {
@@ -68,7 +69,7 @@ func perfectExtras() map[string]float64 {
 func perfect(name, subject string) []float64 {
 	i := slices.IndexFunc(loads, func(l load) bool { return l.name == name })
 	v := []float64{10, 20, 30}
-	if strings.HasPrefix(name, "workers-") {
+	if strings.HasPrefix(name, "workers-") || strings.HasPrefix(name, "policy-") {
 		return v
 	}
 	if name == "churn" || name == "flows" || strings.HasPrefix(name, "soak") || strings.HasPrefix(name, "dns") {
@@ -134,6 +135,9 @@ func TestBarsAreTheIssuesNumbers(t *testing.T) {
 		"2 workers, 8 streams, host→ns, CPU seconds per GiB ≤ 1.1 x 1 worker",
 		"2 workers, 8 streams, host→ns, out of order within a flow ≤ 0 segments",
 		"16 workers, 64 streams, ns→host ≥ 0.8 x 2 workers",
+		"policy with 1000 rules, TCP_CRR per second ≥ 0.97 of the same without",
+		"policy with 1000 rules, TCP 1 stream host→ns ≥ 0.97 of the same without",
+		"inbound connections per second through -t ≥ 1.2 x pasta",
 		"ping beside 8 bulk streams ns→host, p99 ≤ 2 x veth",
 		"ping beside 8 bulk streams host→ns, p99 ≤ 0.5 x pasta",
 		"frame residence inside vasta beside it, p99, ns→host ≤ 1 ms",

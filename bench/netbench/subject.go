@@ -34,6 +34,8 @@ type subject struct {
 	// tool is the command line up to the command to run, for an MTU and with more
 	// options of the tool's own; nil for a subject that does not run commands.
 	tool func(mtu int, options ...string) []string
+	// forwarding is the same with TCP ports of the host that lead into the namespace; nil for a subject that has no such thing.
+	forwarding func(ports string) []string
 	// open starts a session whose network has the given MTU.
 	open func(ctx context.Context, r *rig, s *subject, mtu int) (*session, error)
 }
@@ -61,6 +63,11 @@ func newSubjects(o Options, dir string) ([]*subject, error) {
 	for _, queues := range workerQueues {
 		subjects = append(subjects, vastaSubject(queuesName(queues), ClassVariant, bin, "--queues", strconv.Itoa(queues)))
 	}
+	rules, err := writeRules(dir)
+	if err != nil {
+		return nil, err
+	}
+	subjects = append(subjects, vastaSubject(rulesName, ClassVariant, bin, "--policy", rules))
 	return append(subjects,
 		&subject{SubjectInfo: SubjectInfo{Name: vethName, Class: ClassYardstick}, open: openVeth},
 		&subject{SubjectInfo: SubjectInfo{Name: spliceName, Class: ClassYardstick}, open: openSplice},
@@ -92,6 +99,7 @@ func vastaSubject(name string, class Class, bin string, fixed ...string) *subjec
 		},
 		open: openVasta,
 	}
+	s.forwarding = func(ports string) []string { return s.tool(lab.MTU, "-t", ports) }
 	s.describe(bin)
 	return s
 }
@@ -106,6 +114,11 @@ func pastaSubject(p Peer) *subject {
 				options, []string{"--"})
 		},
 		open: openTool,
+	}
+	s.forwarding = func(ports string) []string {
+		argv := s.tool(lab.MTU)
+		argv[slices.Index(argv, "-t")+1] = ports
+		return argv
 	}
 	s.describe(p.Argv[0])
 	return s
