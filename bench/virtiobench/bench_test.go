@@ -12,7 +12,7 @@ import (
 func TestRealRun(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "results.json")
 	var out, progress strings.Builder
-	status := Main([]string{"--rounds", "1", "--seconds", "0.1", "--only", "pool-small,view-m,modes,long,ring-packed,break-64,queues", "--json", file}, &out, &progress)
+	status := Main([]string{"--rounds", "1", "--seconds", "0.1", "--only", "pool-small,view-m,modes,long,ring-packed-in,break-64,queues", "--json", file}, &out, &progress)
 	if status == exitFailed {
 		t.Fatal(progress.String())
 	}

@@ -28,7 +28,9 @@ const usage = `Usage: vasta bench virtio [options]
 
 Measures the virtio datapath with driver and device in one process, each on a
 processor of its own, beside the ways in which each part was done before, and
-holds the results against the project's bars.
+holds the results against the project's bars. Where dpdk-testpmd is installed
+(Debian: dpdk-dev, librte-net-virtio23, librte-net-vhost23,
+librte-mempool-ring23), its virtio_user and net_vhost are measured too.
 
   --quick              short rounds, at most 50 seconds in all
   --rounds N           rounds, in which all subjects of a row take turns (default 5)

@@ -104,12 +104,17 @@ func rows() (list []row) {
 		name string
 		f    virtionet.Features
 	}{{"split", 0}, {"packed", virtionet.RingPacked}, {"split-in-order", virtionet.InOrder}, {"packed-in-order", virtionet.InOrder | virtionet.RingPacked}} {
-		list = append(list, row{
+		r := row{
 			name: "ring-" + f.name, table: tableRing, title: f.name, unit: "Mpps", subjects: []subject{
 				sending("driver to device, copied out", setup{frame: 64, features: f.f}),
 				receiving("device to driver, dropped by the hook", setup{frame: 64, features: f.f, hook: dropView, copyBreak: noBreak}),
 			},
-		})
+		}
+		if !f.f.Has(virtionet.InOrder) {
+			packed := f.f.Has(virtionet.RingPacked)
+			r.subjects = append(r.subjects, testpmd("testpmd driver to device", packed, true), testpmd("testpmd device to driver", packed, false))
+		}
+		list = append(list, r)
 	}
 	for _, n := range []int{64, 128, 1500} {
 		r := row{name: fmt.Sprintf("break-%d", n), table: tableBreak, title: fmt.Sprintf("%d B, mergeable", n), unit: "Mpps"}
