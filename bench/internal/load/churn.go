@@ -55,6 +55,7 @@ func Churn(server netip.Addr, total, clients int, stop <-chan struct{}) Churned 
 				}
 				text := fmt.Sprintf("connection %d: %v", i+1, err)
 				example.CompareAndSwap(nil, &text)
+				time.Sleep(pollInterval) // what refuses one refuses the next, at once
 			}
 		})
 	}
