@@ -214,7 +214,7 @@ func TestHalfClose(t *testing.T) {
 		if s.c.State() != Open {
 			t.Fatalf("state %d", s.c.State())
 		}
-		if at := s.c.Deadline(&w.env); at != w.env.Now+w.env.KeepIdle {
+		if at := s.c.Deadline(&w.env); at != w.env.Now+halfClosedIdle {
 			t.Errorf("a timer but the keepalive runs, for in %d ms", (at-w.env.Now)/1e6)
 		}
 		s.finish()

@@ -14,6 +14,9 @@ const (
 	pawsLife = 1 << 31 * 1000
 
 	probeInterval = 75000 * millisecond // between keepalive probes
+	// halfClosedIdle is the longest silence before the first probe once one side has ended. What ends the other is often a reset, which nobody
+	// sends again when it is lost, and the two kernels keep such a connection of their own no longer than this (tcp_fin_timeout).
+	halfClosedIdle = 60000 * millisecond
 )
 
 // Retries before the guest is given up.
@@ -102,6 +105,9 @@ func (c *Conn) Deadline(env *Env) int64 {
 func (c *Conn) keepaliveAt(env *Env) int64 {
 	if c.probes > 0 {
 		return c.probedAt + probeInterval
+	}
+	if c.has(finRcvd|hostEOF) && c.una == c.nxt { // else what is sent again asks
+		return c.heard + min(env.KeepIdle, halfClosedIdle)
 	}
 	return c.heard + env.KeepIdle
 }

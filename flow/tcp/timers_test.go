@@ -135,6 +135,33 @@ func TestKeepalive(t *testing.T) {
 	}
 }
 
+// A guest of whose end only the reset was lost is found out within a minute once the host has ended, and one that is there is left alone.
+func TestKeepaliveOfHalfClosed(t *testing.T) {
+	w := roomyWorld(t)
+	s := w.open(largeConfig, fullGuest)
+	s.hangsUp()
+	s.deliver()
+	acked := s.guest.ack()
+	s.input(&acked)
+	for range 3 {
+		before := w.env.Now
+		s.pass()
+		if got := w.env.Now - before; got != halfClosedIdle {
+			t.Fatalf("probed after %d s of silence", got/1e9)
+		}
+		s.one("probe")
+		s.input(&acked)
+	}
+	s.pass()
+	s.one("probe")
+	reset := acked
+	reset.Flags, reset.HasTimes = RST, false
+	s.input(&reset)
+	if s.c.State() != Closed || s.c.Why() != GuestReset {
+		t.Errorf("state %d, end %d after the reset", s.c.State(), s.c.Why())
+	}
+}
+
 // A process that was stopped for hours does not take that for the guest's silence: each probe is waited for.
 func TestKeepaliveAfterStop(t *testing.T) {
 	w := roomyWorld(t)

@@ -309,7 +309,7 @@ func TestNoProbeAfterEnd(t *testing.T) {
 	seg.Window = 0
 	s.input(&seg)
 	s.output()
-	if got := s.c.Deadline(&w.env) - w.env.Now; got != w.env.KeepIdle {
+	if got := s.c.Deadline(&w.env) - w.env.Now; got != halfClosedIdle {
 		t.Errorf("a timer runs for %d ms", got/1e6)
 	}
 	s.finish()
