@@ -17,7 +17,7 @@ var ErrGone = errors.New("link: the guest's end is gone")
 const MaxHead = 14 + 60 + 60
 
 // MaxBatch bounds the frames of one Receive.
-const MaxBatch = 8
+const MaxBatch = 32
 
 // Out is one frame on its way to the guest. Everything in it stays the caller's; Send keeps no reference to
 // Head, and none to the memory of Payload beyond what its link kind states.

@@ -70,7 +70,7 @@ func (w *Worker) serveInbox() {
 	}
 	for end := w.spent + linkWork; w.spent < end; {
 		n := 0
-		for ; n < frameBatch; n++ {
+		for ; n < longBatch; n++ {
 			record, ok := w.inbox.Take()
 			if !ok {
 				break

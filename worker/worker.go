@@ -123,6 +123,7 @@ type Worker struct {
 
 	events [eventBatch]hostsock.Event
 	frames [frameBatch]packet.Frame
+	batch  int // of frames, how many are asked for next
 	hooked hookState
 	pkt    packet.Packet
 	seg    tcp.Segment
@@ -174,10 +175,14 @@ type Worker struct {
 	stopped  bool
 }
 
-// Batch sizes. A frame batch is small because a frame is 64 KiB: it should still be in the cache when it is sent on.
+// Batch sizes. Long frames are taken few at a time, because one is up to 64 KiB: it should still be in the cache when it is sent on. Short ones are
+// taken many at a time: datagrams that are taken together leave together, and what a batch costs is shared.
 const (
 	eventBatch = 64
-	frameBatch = 8
+	frameBatch = link.MaxBatch
+	longBatch  = 8
+	// shortFrame is up to which mean length in bytes the frames of a batch are short.
+	shortFrame = 2 << 10
 	// spins bounds the iterations without a look at the events while there is other work.
 	spins = 4
 	// keepSlots is how many flow slots stay when there are no flows.
@@ -300,7 +305,7 @@ func New(c Config) (*Worker, error) {
 		w.inbox = &c.Group.inboxes[c.ID]
 		w.inbox.wakeFd = c.WakeFd
 	}
-	w.linkReadable = true
+	w.linkReadable, w.batch = true, longBatch
 	if err := w.Host.Watch(c.Queue.Fd(), token(tokenLink, 0, 0)); err != 0 {
 		return nil, fmt.Errorf("worker: cannot watch the link: %w", err)
 	}
@@ -480,13 +485,14 @@ func (w *Worker) event(e *hostsock.Event) {
 func (w *Worker) serveLink() {
 	for end := w.spent + linkWork; w.spent < end && w.linkReadable; {
 		began := w.now
-		n, err := w.Queue.Receive(w.frames[:])
+		bytes := w.Stats.RxBytes
+		n, err := w.Queue.Receive(w.frames[:w.batch])
 		if err != nil {
 			w.gone = err
 			w.linkReadable = false
 			return
 		}
-		if n < len(w.frames) {
+		if n < w.batch {
 			w.linkReadable = false
 			w.heard = began
 		}
@@ -498,6 +504,9 @@ func (w *Worker) serveLink() {
 		}
 		for i := range w.frames[:n] {
 			w.frame(&w.frames[i])
+		}
+		if w.batch = longBatch; w.Stats.RxBytes-bytes <= uint64(n)*shortFrame {
+			w.batch = frameBatch
 		}
 		w.settleAll()
 		w.flush()
