@@ -77,6 +77,28 @@ func TestUDPBatch(t *testing.T) {
 	}
 }
 
+// TestUDPBatchLength: short datagrams are taken from the link many at a time, and leave so; long ones few at a time.
+func TestUDPBatchLength(t *testing.T) {
+	const count = 4 * link.MaxBatch
+	for _, tc := range []struct{ size, fewest, most int }{
+		{100, count / link.MaxBatch, count/link.MaxBatch + 1}, // the length of the batch before decides
+		{9000, count / 8, count/8 + 1},
+	} {
+		r := newRig(t)
+		guest, _ := udpFlow(r, at(server4, 53))
+		r.inject(udpFrame(guest, at(server4, 53), make([]byte, tc.size)))
+		r.settle()
+		before := r.host.Calls(hosttest.SendDatagrams)
+		for range count {
+			r.inject(udpFrame(guest, at(server4, 53), make([]byte, tc.size)))
+		}
+		r.settle()
+		if n := r.host.Calls(hosttest.SendDatagrams) - before; n < tc.fewest || n > tc.most {
+			t.Errorf("%d datagrams of %d bytes left with %d calls, want %d to %d", count, tc.size, n, tc.fewest, tc.most)
+		}
+	}
+}
+
 // TestUDPBatchOfFlows: what belongs to several flows is not mixed, though it comes in one batch.
 func TestUDPBatchOfFlows(t *testing.T) {
 	r := newRig(t)
