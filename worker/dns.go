@@ -284,8 +284,8 @@ func (w *Worker) SendQuery(socket int32, msg []byte) bool {
 
 // SendAnswer implements dns.Net. What is longer than the link carries is cut, so that the guest asks again over TCP.
 func (w *Worker) SendAnswer(c *dns.Client, msg []byte) {
-	if w.judge.learner != nil {
-		w.judge.learner.Learn(w.now, msg)
+	if w.judge.names != nil {
+		w.judge.names.Learn(w.now, msg)
 	}
 	w.tx.spare = makeHeader(c.At, c.Guest.Addr(), packet.ProtoUDP, 0, hopLimit)
 	h := &w.tx.spare

@@ -19,7 +19,7 @@ type learner interface {
 
 // judge is what the worker needs to ask the policy, and to tell of what that refuses.
 type judge struct {
-	learner // nil when no rule has a name
+	names learner // nil when no rule has a name
 	asked   policy.Flow
 	rule    int32 // that decided last; the next flow gets it
 
@@ -111,7 +111,7 @@ func (w *Worker) overhear(f *flowSlot, n int) {
 		if len(s.buf) < end {
 			return
 		}
-		w.judge.learner.Learn(w.now, s.buf[2:end])
+		w.judge.names.Learn(w.now, s.buf[2:end])
 		s.buf = s.buf[:copy(s.buf, s.buf[end:])]
 	}
 }

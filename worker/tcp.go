@@ -354,7 +354,7 @@ func (w *Worker) tcpRead(f *flowSlot) (cost int, again bool) {
 			f.readable = false
 		}
 		cost += n
-		if f.tries > 0 && w.judge.learner != nil {
+		if f.tries > 0 && w.judge.names != nil {
 			w.overhear(f, n)
 		}
 		w.queueRead(c, n)

@@ -288,7 +288,7 @@ func New(c Config) (*Worker, error) {
 	}
 	w.talks = talks(w.Log)
 	if l, ok := c.Policy.(learner); ok && l.Names() {
-		w.judge.learner = l
+		w.judge.names = l
 	}
 	w.env = tcp.Env{
 		Hold: c.Hold, Send: c.Send, Budget: &tcp.Budget{Limit: c.Budget}, Stats: c.Stats,

@@ -115,7 +115,7 @@ func (s *Set) Judge(f *Flow) Verdict {
 	if f.Inbound {
 		port, inbound = f.Guest.Port(), 1
 	}
-	rule := none
+	var rule int32
 	if f.Resolver {
 		rule = s.named(addr, port, proto)
 	} else {
