@@ -20,8 +20,8 @@ type learner interface {
 // judge is what the worker needs to ask the policy, and to tell of what that refuses.
 type judge struct {
 	names learner // nil when no rule has a name
-	asked   policy.Flow
-	rule    int32 // that decided last; the next flow gets it
+	asked policy.Flow
+	rule  int32 // that decided last; the next flow gets it
 
 	second int64 // the second that lines are counted in
 	lines  int   // of the log in it
