@@ -112,10 +112,10 @@ func (d *Device) serve(c *queue.Chain) (written uint32) {
 	if n >= 2 && n <= controlData {
 		reply, ack = d.obey(cmd[0], cmd[1], cmd[2:n], int(c.InLen)-1)
 	}
-	answer := append(reply, ack)
+	reply = append(reply, ack)
 	for _, b := range c.In {
-		k := copy(b, answer)
-		answer = answer[k:]
+		k := copy(b, reply)
+		reply = reply[k:]
 		written += uint32(k)
 	}
 	return written

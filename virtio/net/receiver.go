@@ -337,9 +337,8 @@ func (q *receiver) frame(f *packet.Frame) bool {
 	// Decode copies: what the device writes into the buffer later changes nothing.
 	f.Hdr.Decode(mem[at:])
 	at, n = at+q.hdr, n-q.hdr
-	count := 1
 	if q.mode == Mergeable {
-		if count = int(f.Hdr.NumBuffers); count != 1 {
+		if count := int(f.Hdr.NumBuffers); count != 1 {
 			return q.merge(f, id, mem, at, n, count)
 		}
 	}
@@ -497,9 +496,7 @@ func (q *receiver) close() {
 	if q.vq == nil {
 		return
 	}
-	for _, id := range q.lent {
-		q.free = append(q.free, id)
-	}
+	q.free = append(q.free, q.lent...)
 	q.lent = q.lent[:0]
 	for i := range q.slots {
 		if q.slots[i].held {
