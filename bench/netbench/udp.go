@@ -99,7 +99,7 @@ func highestRate(stream loadgen.Stream, down bool) func(context.Context, *rig, *
 			Extra: map[string]float64{extraOffered: f.Flood.Offered(), extraFlooded: f.Flood.Received()},
 			Note:  fmt.Sprintf("in %d probes %v", len(f.Probes), l),
 		}
-		if f.Flood.Carried() {
+		if len(f.Probes) > 0 && !slices.ContainsFunc(f.Probes, func(p loadgen.Probe) bool { return !p.Carried() }) {
 			s.Note = "all that the sender can offer was carried; " + s.Note
 		}
 		return s, nil

@@ -167,7 +167,7 @@ func TestSearch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(f.Probes) == 0 || f.Flood.Sent.Datagrams == 0 || f.Best.Sent.Datagrams > 0 && !f.Best.Carried() || len(f.Probes) > 1+searchSteps*searchTries {
+	if f.Flood.Sent.Datagrams == 0 || f.Best.Sent.Datagrams > 0 && !f.Best.Carried() || len(f.Probes) < searchFloods || len(f.Probes) > searchFloods+searchSteps*searchTries {
 		t.Errorf("%+v", f)
 	}
 }

@@ -18,8 +18,8 @@ const (
 	searchTries = 2
 	// searchFloor is the lowest rate that is looked for, in proportion to what is received under a flood.
 	searchFloor = 1.0 / 64
-	// searchRoom is how much more than is received under a flood may be carried without loss.
-	searchRoom = 2.0
+	// searchFloods is how many floods come first: one of which the sender was kept from its processor shows too little.
+	searchFloods = 3
 )
 
 // Search is a search for the highest rate of a stream of datagrams that is carried.
@@ -31,7 +31,7 @@ type Search struct {
 
 // Found is what a search has found.
 type Found struct {
-	Flood  Probe   // as many as the sender can
+	Flood  Probe   // as many as the sender can; of several the one of which most came
 	Best   Probe   // the highest rate that was carried; of no datagrams when none was
 	Probes []Probe // all of them
 }
@@ -42,41 +42,34 @@ func (p Probe) Carried() bool {
 		float64(p.Lost()) <= tolerated*float64(p.Sent.Datagrams)
 }
 
-// Run searches: a flood tells in which region, then the region is halved again and again, in proportion.
+// Run searches: floods tell in which region, then the region is halved again and again, in proportion.
 func (s Search) Run() (Found, error) {
 	var f Found
-	probe := func(rate float64) (Probe, error) {
-		stream := s.Stream
-		stream.Rate = rate
-		p, err := Datagrams(s.Server, stream, s.Download)
-		f.Probes = append(f.Probes, p)
-		return p, err
+	low, high := 0.0, 0.0
+	for range searchFloods {
+		p, err := s.probe(&f, 0)
+		if err != nil {
+			return Found{}, err
+		}
+		if p.Received() > f.Flood.Received() {
+			f.Flood = p
+		}
+		if !p.Carried() {
+			high = max(high, p.Offered())
+		}
 	}
-	flood, err := probe(0)
-	if err != nil {
-		return Found{}, err
+	if low = f.Best.Offered(); low == 0 {
+		low = max(f.Flood.Received()*searchFloor, 1/s.Stream.Duration.Seconds())
 	}
-	f.Flood = flood
-	if flood.Carried() {
-		f.Best = flood
-		return f, nil
-	}
-	low := max(flood.Received()*searchFloor, 1/s.Stream.Duration.Seconds())
-	high := max(min(flood.Received()*searchRoom, flood.Offered()), low)
-	for range searchSteps {
+	for step := 0; step < searchSteps && low < high; step++ {
 		rate := math.Sqrt(low * high)
 		carried := false
-		for range searchTries {
-			p, err := probe(rate)
+		for try := 0; try < searchTries && !carried; try++ {
+			p, err := s.probe(&f, rate)
 			if err != nil {
 				return Found{}, err
 			}
-			if carried = p.Carried(); carried {
-				if p.Offered() > f.Best.Offered() {
-					f.Best = p
-				}
-				break
-			}
+			carried = p.Carried()
 		}
 		if carried {
 			low = rate
@@ -85,4 +78,19 @@ func (s Search) Run() (Found, error) {
 		}
 	}
 	return f, nil
+}
+
+// probe has one stream at a rate, and notes what became of it.
+func (s Search) probe(f *Found, rate float64) (Probe, error) {
+	stream := s.Stream
+	stream.Rate = rate
+	p, err := Datagrams(s.Server, stream, s.Download)
+	if err != nil {
+		return Probe{}, err
+	}
+	f.Probes = append(f.Probes, p)
+	if p.Carried() && p.Offered() > f.Best.Offered() {
+		f.Best = p
+	}
+	return p, nil
 }
