@@ -61,6 +61,9 @@ func (s Search) Run() (Found, error) {
 	if low = f.Best.Offered(); low == 0 {
 		low = max(f.Flood.Received()*searchFloor, 1/s.Stream.Duration.Seconds())
 	}
+	if high > 0 {
+		high = max(high, 2*low) // a flood may have failed at a lower rate than another, for want of a processor
+	}
 	for step := 0; step < searchSteps && low < high; step++ {
 		rate := math.Sqrt(low * high)
 		carried := false
