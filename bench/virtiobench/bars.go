@@ -17,88 +17,81 @@ type Bar struct {
 
 // judge holds the results of the rows that were selected against their bars.
 func judge(r *Results) (bars []Bar) {
-	add := func(name, title, want string, rows []string, f func() (float64, bool, bool)) {
-		for _, n := range rows {
-			if r.row(n) == nil {
-				return
-			}
+	// add appends a bar about subjects of a row, unless the row was not selected; one of which too few rounds are valid is not measured.
+	add := func(row, title, want string, subjects []string, f func() (float64, bool)) {
+		of := r.row(row)
+		if of == nil {
+			return
 		}
 		b := Bar{Row: title, Want: want}
-		if v, met, ok := f(); ok {
-			b.Measured, b.Met = &v, met
-		} else {
-			b.Why = "not measured: " + name
+		for _, s := range subjects {
+			if why := of.series(s).missing(of.Rounds); why != "" && b.Why == "" {
+				b.Why = "not measured: " + s + ": " + why
+			}
+		}
+		if b.Why == "" {
+			v, met := f()
+			if math.IsNaN(v) {
+				b.Why = "not measured: too few rounds"
+			} else {
+				b.Measured, b.Met = &v, met
+			}
 		}
 		bars = append(bars, b)
 	}
-	ratio := func(row, over, under string, least float64) func() (float64, bool, bool) {
-		return func() (float64, bool, bool) {
-			a, b := r.row(row).values(over), r.row(row).values(under)
-			if len(a) == 0 || len(b) == 0 {
-				return 0, false, false
-			}
-			v := median(a) / median(b)
-			return v, v >= least, true
-		}
+	ratio := func(row, title, over, under string, least float64) {
+		add(row, title, fmt.Sprintf("≥ %v", least), []string{over, under}, func() (float64, bool) {
+			v := median(r.row(row).values(over)) / median(r.row(row).values(under))
+			return v, v >= least
+		})
 	}
-	extra := func(row, subject, name string, pick func([]float64) float64, met func(float64) bool) func() (float64, bool, bool) {
-		return func() (float64, bool, bool) {
-			v := r.row(row).extras(subject, name)
-			if len(v) == 0 {
-				return 0, false, false
-			}
-			x := pick(v)
-			return x, met(x), true
-		}
+	extra := func(row, title, want, subject, name string, pick func([]float64) float64, met func(float64) bool) {
+		add(row, title, want, []string{subject}, func() (float64, bool) {
+			x := pick(r.row(row).extras(subject, name))
+			return x, met(x)
+		})
 	}
+	zero := func(x float64) bool { return x == 0 }
 	for _, m := range []string{"small", "mergeable"} {
 		row := "pool-" + m
-		add(row, m+": general arena / pool, ns each, lower end of the 95 % interval", "> 1.04", []string{row}, func() (float64, bool, bool) {
-			low, ok := lowerEnd(r.row(row).values("general arena"), r.row(row).values("pool"))
-			return low, low > 1.04, ok
+		add(row, m+": general arena / pool, ns each, lower end of the 95 % interval", "> 1.04", []string{"general arena", "pool"}, func() (float64, bool) {
+			low := lowerEnd(r.row(row).pairs("general arena", "pool"))
+			return low, low > 1.04
 		})
-		add(row, m+": pages recycled of those handed out", "≥ 0.999", []string{row}, extra(row, "pool", "recycled", slices.Min, func(x float64) bool { return x >= 0.999 }))
-		add(row, m+": slow allocations after the warm-up", "0", []string{row}, extra(row, "pool", "slow", slices.Max, func(x float64) bool { return x == 0 }))
-		add(row, m+": times that the arena was mapped", "1", []string{row}, extra(row, "pool", "maps", slices.Max, func(x float64) bool { return x == 1 }))
+		extra(row, m+": pages recycled of those handed out", "≥ 0.999", "pool", "recycled", slices.Min, func(x float64) bool { return x >= 0.999 })
+		extra(row, m+": slow allocations after the warm-up", "0", "pool", "slow", slices.Max, zero)
+		extra(row, m+": times that the arena was mapped", "1", "pool", "maps", slices.Max, func(x float64) bool { return x == 1 })
 	}
 	for _, m := range []string{"small", "mergeable"} {
-		add("view-"+m, m+": view / pooled object, Mpps", "≥ 1.3", []string{"view-" + m}, ratio("view-"+m, "view", "pooled object", 1.3))
+		ratio("view-"+m, m+": view / pooled object, Mpps", "view", "pooled object", 1.3)
 	}
-	add("modes-steady", "mergeable / big, 1500 B, steady", "≥ 1.3", []string{"modes-steady"}, ratio("modes-steady", "mergeable", "big", 1.3))
-	add("modes-burst", "bursts of 64: frames refused by big", "> 0", []string{"modes-burst"},
-		extra("modes-burst", "big", "refused", slices.Min, func(x float64) bool { return x > 0 }))
-	add("modes-burst", "bursts of 64: frames refused by mergeable", "0", []string{"modes-burst"},
-		extra("modes-burst", "mergeable", "refused", slices.Max, func(x float64) bool { return x == 0 }))
+	ratio("modes-steady", "mergeable / big, 1500 B, steady", "mergeable", "big", 1.3)
+	extra("modes-burst", "bursts of 64: frames refused by big", "> 0", "big", "refused", slices.Min, func(x float64) bool { return x > 0 })
+	extra("modes-burst", "bursts of 64: frames refused by mergeable", "0", "mergeable", "refused", slices.Max, zero)
 	for _, h := range []struct {
 		name string
 		want float64
 	}{{"big", 12}, {"big, indirect", 256}, {"mergeable", 256}, {"small", 256}} {
-		add("modes-hold", h.name+": packets that a ring of 256 holds", fmt.Sprint(h.want), []string{"modes-hold"}, func() (float64, bool, bool) {
-			v := r.row("modes-hold").values(h.name)
-			if len(v) == 0 {
-				return 0, false, false
-			}
-			return v[0], v[0] == h.want, true
+		add("modes-hold", h.name+": packets that a ring of 256 holds", fmt.Sprint(h.want), []string{h.name}, func() (float64, bool) {
+			v := r.row("modes-hold").values(h.name)[0]
+			return v, v == h.want
 		})
 	}
 	for _, l := range []struct {
 		name  string
 		least float64
 	}{{"63778 B", 0.97}, {"65550 B", 0.94}} {
-		add("long", l.name+": bytes used / bytes posted", fmt.Sprintf("≥ %v", l.least), []string{"long"},
-			extra("long", l.name, "used_of_posted", slices.Min, func(x float64) bool { return x >= l.least }))
+		extra("long", l.name+": bytes used / bytes posted", fmt.Sprintf("≥ %v", l.least), l.name, "used_of_posted", slices.Min,
+			func(x float64) bool { return x >= l.least })
 	}
-	add("queues", "2 queues on two processors / 1 queue on one", "≥ 1.7", []string{"queues"}, ratio("queues", "2 queues", "1 queue", 1.7))
+	ratio("queues", "2 queues on two processors / 1 queue on one", "2 queues", "1 queue", 1.7)
 	for _, f := range []string{"split", "packed"} {
 		for _, way := range []string{"driver to device, copied out", "device to driver, dropped by the hook"} {
-			add("ring-"+f, fmt.Sprintf("%s, %s / testpmd", f, way), "≥ 1", []string{"ring-" + f}, ratio("ring-"+f, way, testpmdName(way), 1))
+			ratio("ring-"+f, fmt.Sprintf("%s, %s / testpmd", f, way), way, testpmdName(way), 1)
 		}
 	}
-	add("", "frames out of sequence or with other bytes, all rows", "0", nil, func() (float64, bool, bool) {
-		n := r.wrong()
-		return n, n == 0, true
-	})
-	return bars
+	n := r.wrong()
+	return append(bars, Bar{Row: "frames out of sequence or with other bytes, all rows", Want: "0", Measured: &n, Met: n == 0})
 }
 
 // testpmdName is the subject that dpdk-testpmd's pair is, in the same direction.
@@ -118,11 +111,11 @@ func median(v []float64) float64 {
 // students are the two-sided 95 % quantiles of Student's t, by degrees of freedom.
 var students = []float64{0, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228}
 
-// lowerEnd is the lower end of the 95 % interval of the mean quotient of rounds that were measured in pairs.
-func lowerEnd(a, b []float64) (float64, bool) {
+// lowerEnd is the lower end of the 95 % interval of the mean quotient of rounds that were measured in pairs; NaN of fewer than two.
+func lowerEnd(a, b []float64) float64 {
 	n := min(len(a), len(b))
 	if n < 2 {
-		return 0, false
+		return math.NaN()
 	}
 	sum, squares := 0.0, 0.0
 	for i := range n {
@@ -137,6 +130,5 @@ func lowerEnd(a, b []float64) (float64, bool) {
 	if n-1 < len(students) {
 		t = students[n-1]
 	}
-	low := mean - t*math.Sqrt(squares/float64(n-1)/float64(n))
-	return low, !math.IsNaN(low)
+	return mean - t*math.Sqrt(squares/float64(n-1)/float64(n))
 }

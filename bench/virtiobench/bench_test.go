@@ -1,11 +1,15 @@
 package virtiobench
 
 import (
+	"context"
 	"encoding/json"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestRealRun: every kind of row runs for a moment, moves frames, and none is out of sequence. How fast is not judged here.
@@ -26,15 +30,17 @@ func TestRealRun(t *testing.T) {
 	}
 	for _, row := range r.Rows {
 		for _, s := range row.Series {
-			if len(s.Samples) != 1 || s.Samples[0].Value <= 0 {
-				t.Errorf("%s, %s: %+v %v", row.Name, s.Subject, s.Samples, s.Failures)
+			// On a machine that has others to serve, no round may be valid.
+			all := slices.Concat(s.Samples, s.Invalid)
+			if len(all) == 0 || all[0].Value <= 0 || len(s.Failures) > 0 {
+				t.Errorf("%s, %s: %+v %v", row.Name, s.Subject, all, s.Failures)
 			}
 		}
 	}
 	for _, b := range r.Bars {
 		// What does not depend on speed has to be met.
 		if exact := strings.Contains(b.Row, "holds") || strings.Contains(b.Row, "posted") || strings.Contains(b.Row, "mapped") ||
-			strings.Contains(b.Row, "sequence") || strings.Contains(b.Row, "refused"); exact && !b.Met {
+			strings.Contains(b.Row, "sequence") || strings.Contains(b.Row, "refused"); exact && !b.Met && !strings.Contains(b.Why, "rounds are valid") {
 			t.Errorf("%s: measured %v, want %s", b.Row, b.Measured, b.Want)
 		}
 	}
@@ -44,12 +50,65 @@ func TestRealRun(t *testing.T) {
 }
 
 func TestLowerEnd(t *testing.T) {
-	low, ok := lowerEnd([]float64{11, 12, 13}, []float64{10, 10, 10})
 	// Mean 1.2, deviation 0.1, t = 4.303 over the root of 3.
-	if !ok || low < 0.9515 || low > 0.9517 {
-		t.Errorf("lower end %v, %v", low, ok)
+	if low := lowerEnd([]float64{11, 12, 13}, []float64{10, 10, 10}); !(low > 0.9515 && low < 0.9517) {
+		t.Errorf("lower end %v", low)
 	}
-	if _, ok := lowerEnd([]float64{1}, []float64{1}); ok {
+	if low := lowerEnd([]float64{1}, []float64{1}); !math.IsNaN(low) {
 		t.Error("one round has an interval")
+	}
+}
+
+// TestInvalidRounds: a round that cannot be trusted is measured again, and is in no median and no bar.
+func TestInvalidRounds(t *testing.T) {
+	const rounds = 5
+	// badUntil is a subject whose first measurements are invalid, and too good to be true.
+	badUntil := func(name string, bad int) subject {
+		calls := 0
+		return subject{name, func(context.Context, time.Duration) (Sample, error) {
+			if calls++; calls <= bad {
+				return Sample{Value: 1000, Note: "the generator was away", Extra: map[string]float64{"wrong": 1}}, nil
+			}
+			return Sample{Value: 2}, nil
+		}}
+	}
+	for _, c := range []struct {
+		bad, repeats   int
+		valid, invalid int
+		why            string
+	}{
+		{bad: 0, repeats: 10, valid: 5},
+		{bad: 2, repeats: 10, valid: 5, invalid: 2},
+		{bad: 4, repeats: 10, valid: 4, invalid: 4},
+		{bad: 2, repeats: 1, valid: 4, invalid: 2},
+		{bad: 100, repeats: 3, invalid: 8, why: "not measured: 1 queue: 0 of 5 rounds are valid: the generator was away"},
+	} {
+		list := []row{{name: "queues", subjects: []subject{badUntil("1 queue", c.bad), badUntil("2 queues", 0)}}}
+		r := newResults(Options{Rounds: rounds}, list)
+		repeats := c.repeats
+		for round := range rounds {
+			for k, s := range list[0].subjects {
+				r.Rows[0].Series[k].measure(t.Context(), s, time.Second, round+1, &repeats)
+			}
+		}
+		s := &r.Rows[0].Series[0]
+		if len(s.Samples) != c.valid || len(s.Invalid) != c.invalid {
+			t.Errorf("%+v: %d valid, %d invalid", c, len(s.Samples), len(s.Invalid))
+		}
+		if a, b := r.Rows[0].pairs("1 queue", "2 queues"); len(a) != c.valid || len(b) != c.valid {
+			t.Errorf("%+v: %d pairs", c, len(a))
+		}
+		bars := judge(r)
+		b := bars[0]
+		if measured := b.Measured != nil && *b.Measured == 1; measured != (c.why == "") || b.Why != c.why {
+			t.Errorf("%+v: %+v", c, b)
+		}
+		if wrong := bars[len(bars)-1]; *wrong.Measured != float64(c.invalid) {
+			t.Errorf("%+v: %v frames are wrong", c, *wrong.Measured)
+		}
+		var out strings.Builder
+		if _, err := report(&out, r); err != nil || strings.Contains(out.String(), "1000") || strings.Contains(out.String(), "INVALID 1 queue") != (c.invalid > 0) {
+			t.Errorf("%+v: %v in\n%s", c, err, &out)
+		}
 	}
 }

@@ -164,9 +164,10 @@ func measure(ctx context.Context, o Options, progress io.Writer) (*Results, erro
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(runtime.NumCPU() + 2))
 	list := selected(o.Only)
 	results := newResults(o, list)
+	repeats := results.planned() / 4 // the run may become longer by so much
 	for round := range o.Rounds {
 		for i, r := range list {
-			if o.Quick && !r.paired && round > 0 {
+			if round >= results.Rows[i].Rounds {
 				continue
 			}
 			if !o.quiet {
@@ -174,19 +175,40 @@ func measure(ctx context.Context, o Options, progress io.Writer) (*Results, erro
 			}
 			for k := range r.subjects {
 				k = (k + round) % len(r.subjects) // nobody is always first
-				s, err := r.subjects[k].run(ctx, o.Duration)
+				results.Rows[i].Series[k].measure(ctx, r.subjects[k], o.Duration, round+1, &repeats)
 				if ctx.Err() != nil {
 					return nil, errors.New("interrupted")
 				}
-				series := &results.Rows[i].Series[k]
-				if err != nil {
-					series.Failures = append(series.Failures, err.Error())
-					continue
-				}
-				series.Samples = append(series.Samples, s)
 			}
 		}
 	}
 	results.Bars = judge(results)
 	return results, nil
+}
+
+// attempts is how often a round is measured until it is valid.
+const attempts = 3
+
+// measure measures a subject for one round. A round that cannot be trusted is repeated, as long as there are repeats left for the run.
+func (s *Series) measure(ctx context.Context, what subject, d time.Duration, round int, repeats *int) {
+	for attempt := 1; ; attempt++ {
+		x, err := what.run(ctx, d)
+		if ctx.Err() != nil {
+			return
+		}
+		x.Round = round
+		switch {
+		case err != nil:
+			s.Failures = append(s.Failures, err.Error())
+			return
+		case x.Note == "":
+			s.Samples = append(s.Samples, x)
+			return
+		}
+		s.Invalid = append(s.Invalid, x)
+		if attempt == attempts || *repeats == 0 {
+			return
+		}
+		*repeats--
+	}
 }

@@ -34,14 +34,29 @@ type RowResult struct {
 	Table  string   `json:"table"`
 	Title  string   `json:"title"`
 	Unit   string   `json:"unit"`
+	Rounds int      `json:"rounds"`
 	Series []Series `json:"series"`
 }
 
-// Series are the samples of a subject, in order of rounds.
+// Series are the samples of a subject, in order of rounds. Medians and bars are made of Samples alone.
 type Series struct {
 	Subject  string   `json:"subject"`
 	Samples  []Sample `json:"samples"`
+	Invalid  []Sample `json:"invalid,omitempty"` // those with a note, which were measured again
 	Failures []string `json:"failures,omitempty"`
+}
+
+// missing says why there is no median of a subject; it is empty when there is one. More than half of the rounds have to be valid.
+func (s *Series) missing(rounds int) string {
+	switch {
+	case len(s.Samples) > rounds/2:
+		return ""
+	case len(s.Invalid) > 0:
+		return fmt.Sprintf("%d of %d rounds are valid: %s", len(s.Samples), rounds, s.Invalid[len(s.Invalid)-1].Note)
+	case len(s.Failures) > 0:
+		return s.Failures[len(s.Failures)-1]
+	}
+	return fmt.Sprintf("%d of %d rounds were measured", len(s.Samples), rounds)
 }
 
 func newResults(o Options, list []row) *Results {
@@ -52,7 +67,10 @@ func newResults(o Options, list []row) *Results {
 	}
 	r.Machine.Processors, r.Machine.Go, r.Machine.Arch = runtime.NumCPU(), runtime.Version(), runtime.GOARCH
 	for _, x := range list {
-		one := RowResult{Name: x.name, Table: x.table, Title: x.title, Unit: x.unit}
+		one := RowResult{Name: x.name, Table: x.table, Title: x.title, Unit: x.unit, Rounds: o.Rounds}
+		if o.Quick && !x.paired {
+			one.Rounds = 1
+		}
 		for _, s := range x.subjects {
 			one.Series = append(one.Series, Series{Subject: s.name})
 		}
@@ -70,11 +88,19 @@ func (r *Results) row(name string) *RowResult {
 	return nil
 }
 
-// wrong is how many frames came out of sequence or with other bytes.
+// planned is how many samples there are to be.
+func (r *Results) planned() (n int) {
+	for _, row := range r.Rows {
+		n += row.Rounds * len(row.Series)
+	}
+	return n
+}
+
+// wrong is how many frames came out of sequence or with other bytes, in rounds that are not valid too.
 func (r *Results) wrong() (n float64) {
 	for _, row := range r.Rows {
 		for _, s := range row.Series {
-			for _, x := range s.Samples {
+			for _, x := range slices.Concat(s.Samples, s.Invalid) {
 				n += x.Extra["wrong"]
 			}
 		}
@@ -82,27 +108,42 @@ func (r *Results) wrong() (n float64) {
 	return n
 }
 
+// series is that of a subject, or an empty one.
+func (r *RowResult) series(subject string) *Series {
+	for i := range r.Series {
+		if r.Series[i].Subject == subject {
+			return &r.Series[i]
+		}
+	}
+	return &Series{Subject: subject}
+}
+
 // values are those of a subject.
 func (r *RowResult) values(subject string) (v []float64) {
-	for _, s := range r.Series {
-		if s.Subject == subject {
-			for _, x := range s.Samples {
-				v = append(v, x.Value)
-			}
-		}
+	for _, x := range r.series(subject).Samples {
+		v = append(v, x.Value)
 	}
 	return v
 }
 
+// pairs are the values of two subjects in the rounds that are valid for both.
+func (r *RowResult) pairs(a, b string) (va, vb []float64) {
+	others := r.series(b).Samples
+	for _, x := range r.series(a).Samples {
+		for _, y := range others {
+			if x.Round == y.Round {
+				va, vb = append(va, x.Value), append(vb, y.Value)
+			}
+		}
+	}
+	return va, vb
+}
+
 // extras are the values measured beside a subject's own.
 func (r *RowResult) extras(subject, name string) (v []float64) {
-	for _, s := range r.Series {
-		if s.Subject == subject {
-			for _, x := range s.Samples {
-				if e, ok := x.Extra[name]; ok {
-					v = append(v, e)
-				}
-			}
+	for _, x := range r.series(subject).Samples {
+		if e, ok := x.Extra[name]; ok {
+			v = append(v, e)
 		}
 	}
 	return v
@@ -125,11 +166,11 @@ func report(w io.Writer, r *Results) (missed int, err error) {
 		fmt.Fprintln(t, "  \tmedian\tlowest\thighest\tof the first\tbeside it (median)")
 		for k := range row.Series {
 			s := &row.Series[k]
-			v := row.values(s.Subject)
-			if len(v) == 0 {
-				fmt.Fprintf(t, "  %s\tnot measured: %s\n", s.Subject, strings.Join(slices.Compact(s.Failures), "; "))
+			if why := s.missing(row.Rounds); why != "" {
+				fmt.Fprintf(t, "  %s\tnot measured: %s\n", s.Subject, why)
 				continue
 			}
+			v := row.values(s.Subject)
 			fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\n", s.Subject, show(median(v)), show(slices.Min(v)), show(slices.Max(v)),
 				show(median(v)/median(row.values(row.Series[0].Subject))), beside(row, s.Subject))
 		}
@@ -137,10 +178,8 @@ func report(w io.Writer, r *Results) (missed int, err error) {
 			return 0, err
 		}
 		for _, s := range row.Series {
-			for round, x := range s.Samples {
-				if x.Note != "" {
-					fmt.Fprintf(&b, "  INVALID %s, round %d: %s\n", s.Subject, round+1, x.Note)
-				}
+			for _, x := range s.Invalid {
+				fmt.Fprintf(&b, "  INVALID %s, round %d, not counted: %s\n", s.Subject, x.Round, x.Note)
 			}
 		}
 	}
@@ -175,13 +214,9 @@ func heading(b *strings.Builder, s string) {
 // beside lists the medians of what was measured beside a subject's own value.
 func beside(row *RowResult, subject string) string {
 	names := map[string]bool{}
-	for _, s := range row.Series {
-		if s.Subject == subject {
-			for _, x := range s.Samples {
-				for n := range x.Extra {
-					names[n] = true
-				}
-			}
+	for _, x := range row.series(subject).Samples {
+		for n := range x.Extra {
+			names[n] = true
 		}
 	}
 	var parts []string

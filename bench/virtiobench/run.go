@@ -37,6 +37,7 @@ type setup struct {
 
 // Sample is one measured round of one subject.
 type Sample struct {
+	Round int                `json:"round"` // from 1
 	Value float64            `json:"value"` // in the row's unit
 	Extra map[string]float64 `json:"extra,omitempty"`
 	Note  string             `json:"note,omitempty"` // why the value cannot be trusted
