@@ -42,6 +42,9 @@ func (f *Frame) Tailroom() int {
 
 // Push puts n bytes, of whatever contents, in front of the frame. False says that there is no room. The offsets in the header move along.
 func (f *Frame) Push(n int) bool {
+	if n == 0 {
+		return true // without room too
+	}
 	if n < 0 || n > f.at || len(f.Bufs) == 0 {
 		return false
 	}

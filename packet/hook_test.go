@@ -19,7 +19,9 @@ func TestRoom(t *testing.T) {
 			f.Bufs = append(f.Bufs, rest)
 			f.Len += len(rest)
 		}
-		f.SetRoom(room, from)
+		if rapid.Bool().Draw(t, "has room") {
+			f.SetRoom(room, from)
+		}
 		model := append(bytes.Clone(room[from:to]), rest...)
 		start := 1000
 		t.Repeat(map[string]func(*rapid.T){

@@ -83,6 +83,8 @@ type Pair struct {
 	hook     packet.Hook
 	verdicts []packet.Verdict
 	redirect func(target int, f *packet.Frame) bool
+	bounced  []Out            // what a hook sends back of a batch
+	rest     []pagepool.Piece // ... and the pieces behind its heads
 }
 
 // NewDriver finds the device behind a transport, negotiates, and makes the queue pairs: pools and rings for all pairs that there can be,

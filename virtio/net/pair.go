@@ -29,7 +29,8 @@ func (p *Pair) Receive(frames []packet.Frame) (int, error) {
 // with Pool.Put, or from another goroutine with Pool.PutRemote. A frame up to the copy-break has none: it is in memory of the queue's own, and has to be copied.
 func (p *Pair) Hold(pages []pagepool.Page, i int) []pagepool.Page {
 	q := &p.rx
-	for _, id := range q.lent[q.ranges[i][0]:q.ranges[i][1]] {
+	at := q.spans[i].slots
+	for _, id := range q.lent[at[0]:at[1]] {
 		s := &q.slots[id]
 		if q.mode != Big {
 			p.Pool.Ref(s.piece.Page)

@@ -44,11 +44,12 @@ type receiver struct {
 	cut  []pagepool.Piece // for from: what refill takes, what release gives back
 	back []pagepool.Piece
 
-	ranges [][2]int // of each frame of the last batch: its slots in lent
-	lent   []uint32 // slots whose buffers the frames of the last batch are in
-	pieces [][]byte // ... and the frames' pieces
-	slab   []byte   // private memory for frames up to the copy-break
-	starve bool
+	spans   []span   // of each frame of the last batch
+	lent    []uint32 // slots whose buffers the frames of the last batch are in
+	pieces  [][]byte // ... and the frames' pieces
+	origins []uint64 // ... where those lie in the arena, or private
+	slab    []byte   // private memory for frames up to the copy-break
+	starve  bool
 
 	stats ReceiveStats
 	err   error
@@ -67,6 +68,12 @@ type slot struct {
 	held  bool             // there is memory
 	chain []pagepool.Piece // Big: the pieces of the chain
 }
+
+// span is where a received frame lies: which slots in lent, and which pieces. Each has a first and an end.
+type span struct{ slots, pieces [2]int }
+
+// private is the origin of a piece that is not in the arena.
+const private = ^uint64(0)
 
 // ReceiveStats count what a receive queue did.
 type ReceiveStats struct {
@@ -108,7 +115,7 @@ func (q *receiver) init(d *Driver, p *Pair, ring queue.DriverConfig, g Geometry,
 		slots: make([]slot, n), free: make([]uint32, n), low: max(1, n/8),
 		bufs: make([]queue.Buffer, min(n, publishBatch)), segs: make([]queue.Segment, min(n, publishBatch)*chain),
 		from: p.Pool, mem: d.arena.Memory(), cut: make([]pagepool.Piece, max(chain, min(n, publishBatch))), back: make([]pagepool.Piece, 0, n*chain),
-		used: make([]queue.Used, n), lent: make([]uint32, 0, n), pieces: make([][]byte, 0, n*chain),
+		used: make([]queue.Used, n), lent: make([]uint32, 0, n), pieces: make([][]byte, 0, n*chain), origins: make([]uint64, 0, n*chain),
 	}
 	q.base, _ = d.arena.Base()
 	if c.Buffers != nil {
@@ -258,7 +265,7 @@ func (q *receiver) release() {
 		q.from.PutPieces(q.back)
 		q.back = q.back[:0]
 	}
-	q.lent, q.pieces = q.lent[:0], q.pieces[:0]
+	q.lent, q.pieces, q.origins = q.lent[:0], q.pieces[:0], q.origins[:0]
 	if len(q.free) >= q.low {
 		q.refill()
 	}
@@ -290,8 +297,8 @@ func (q *receiver) reap(want int) {
 // receive fills frames.
 func (q *receiver) receive(frames []packet.Frame) (n int, err error) {
 	q.release()
-	if len(q.ranges) < len(frames) {
-		q.ranges = make([][2]int, len(frames)) // grows to the caller's batch, once
+	if len(q.spans) < len(frames) {
+		q.spans = make([]span, len(frames)) // grows to the caller's batch, once
 	}
 	for n < len(frames) {
 		if q.next == q.reaped {
@@ -302,9 +309,9 @@ func (q *receiver) receive(frames []packet.Frame) (n int, err error) {
 				break
 			}
 		}
-		from := len(q.lent)
+		slots, pieces := len(q.lent), len(q.pieces)
 		if q.frame(&frames[n]) {
-			q.ranges[n] = [2]int{from, len(q.lent)}
+			q.spans[n] = span{[2]int{slots, len(q.lent)}, [2]int{pieces, len(q.pieces)}}
 			n++
 		}
 	}
@@ -351,7 +358,7 @@ func (q *receiver) frame(f *packet.Frame) bool {
 		q.copyOut(f, id, mem[at:at+n])
 	} else {
 		q.lent = append(q.lent, id)
-		q.setPieces(f, len(q.pieces), mem[at:at+n])
+		q.setPiece(f, mem[at:at+n], pieceOff(s.piece)+uint64(at))
 		f.SetRoom(mem, at)
 	}
 	f.Len = n
@@ -361,10 +368,15 @@ func (q *receiver) frame(f *packet.Frame) bool {
 	return q.accept(f)
 }
 
-// setPieces makes a frame of one piece.
-func (q *receiver) setPieces(f *packet.Frame, at int, b []byte) {
-	q.pieces = append(q.pieces, b)
+// setPiece makes a frame of one piece.
+func (q *receiver) setPiece(f *packet.Frame, b []byte, origin uint64) {
+	at := len(q.pieces)
+	q.addPiece(b, origin)
 	f.Bufs = q.pieces[at : at+1 : at+1]
+}
+
+func (q *receiver) addPiece(b []byte, origin uint64) {
+	q.pieces, q.origins = append(q.pieces, b), append(q.origins, origin)
 }
 
 // copyOut copies a short frame to private memory; its buffer is posted again as it is.
@@ -373,7 +385,7 @@ func (q *receiver) copyOut(f *packet.Frame, id uint32, b []byte) {
 	room := q.slab[at*q.slabLen():][:q.slabLen()]
 	from := q.geo.Headroom + q.hdr
 	copy(room[from:], b)
-	q.setPieces(f, at, room[from:from+len(b)])
+	q.setPiece(f, room[from:from+len(b)], private)
 	f.SetRoom(room, from)
 	q.free = append(q.free, id)
 	q.stats.Copied++
@@ -409,7 +421,7 @@ func (q *receiver) merge(f *packet.Frame, id uint32, mem []byte, at, n, count in
 	}
 	first := len(q.pieces)
 	q.lent = append(q.lent, id)
-	q.pieces = append(q.pieces, mem[at:at+n:len(mem)])
+	q.addPiece(mem[at:at+n:len(mem)], pieceOff(q.slots[id].piece)+uint64(at))
 	f.SetRoom(mem, at)
 	total := n
 	last := q.slots[id].piece
@@ -433,7 +445,7 @@ func (q *receiver) merge(f *packet.Frame, id uint32, mem []byte, at, n, count in
 			q.pieces[len(q.pieces)-1] = page[end-len(b) : end+int(u.Len)]
 		} else {
 			b := q.bytes(p)[q.geo.Headroom:]
-			q.pieces = append(q.pieces, b[:u.Len])
+			q.addPiece(b[:u.Len], pieceOff(p)+uint64(q.geo.Headroom))
 		}
 		last, end = p, int(p.Off)+q.geo.Headroom+int(u.Len)
 	}
@@ -476,7 +488,7 @@ func (q *receiver) bigFrame(f *packet.Frame, id uint32, s *slot, n int) bool {
 			from := int(s.chain[i].Off) - have
 			q.pieces[k] = page[from : from+have+len(b)]
 		} else {
-			q.pieces = append(q.pieces, b)
+			q.addPiece(b, pieceOff(s.chain[i]))
 		}
 		n -= len(b)
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // Out is a frame to be sent. Its memory is of the pair's pool: a piece with room for the header (Pair.HdrLen bytes) and then the first bytes
-// of the frame, and further pieces behind it, of which there are seldom any. Each piece carries a reference to its page, which is the queue's once the
+// of the frame, if any, and further pieces behind it, of which there are seldom any. Each piece carries a reference to its page, which is the queue's once the
 // frame is sent.
 type Out struct {
 	Hdr  packet.NetHdr
@@ -116,7 +116,7 @@ func (q *transmitter) send(outs []Out) (sent int, err error) {
 // fill writes the header of a frame and notes its pieces, under a slot.
 func (q *transmitter) fill(i int, id uint32, o *Out) error {
 	head := q.pool.PieceBytes(o.Head)
-	if len(head) <= q.hdr || len(o.Rest) > maxRest {
+	if len(head) < q.hdr || len(head) == q.hdr && len(o.Rest) == 0 || len(o.Rest) > maxRest {
 		return ErrFrame
 	}
 	o.Hdr.NumBuffers = 0 // 5.1.6.2

@@ -21,11 +21,11 @@ func (p *Pair) judge(frames []packet.Frame) (passed int) {
 		case packet.Pass:
 			if passed != i {
 				frames[passed], frames[i] = frames[i], frames[passed]
-				p.rx.ranges[passed], p.rx.ranges[i] = p.rx.ranges[i], p.rx.ranges[passed]
+				p.rx.spans[passed], p.rx.spans[i] = p.rx.spans[i], p.rx.spans[passed]
 			}
 			passed++
 		case packet.TX:
-			if !p.bounce(&frames[i]) {
+			if !p.bounce(&frames[i], &p.rx.spans[i]) {
 				stats.TXFailed++
 			}
 		case packet.Redirect:
@@ -34,29 +34,8 @@ func (p *Pair) judge(frames []packet.Frame) (passed int) {
 			}
 		}
 	}
+	if len(p.bounced) > 0 {
+		p.sendBounced()
+	}
 	return passed
-}
-
-// bounce sends a received frame back, as a copy in memory of the pool.
-func (p *Pair) bounce(f *packet.Frame) bool {
-	return p.SendCopy(f)
-}
-
-// SendCopy sends a copy of a frame of whatever memory, of at most MaxFrame bytes. False says that there is no room.
-func (p *Pair) SendCopy(f *packet.Frame) bool {
-	var out [1]Out
-	if f.Len+p.rx.hdr > 1<<16 {
-		return false
-	}
-	b, ok := p.Pool.CutPiece(p.rx.hdr+f.Len, false)
-	if !ok {
-		return false
-	}
-	f.CopyAt(p.Pool.PieceBytes(b)[p.rx.hdr:], 0)
-	out[0] = Out{Hdr: f.Hdr, Head: b}
-	if n, _ := p.Send(out[:]); n == 0 {
-		p.Pool.Put(b.Page)
-		return false
-	}
-	return true
 }
