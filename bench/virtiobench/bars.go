@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+
+	"github.com/vasta-net/vasta/packet"
 )
 
 // Bar is one row of "What must be shown" in issue D, held against the results.
@@ -60,6 +62,7 @@ func judge(r *Results) (bars []Bar) {
 		})
 		extra(row, m+": pages recycled of those handed out", "≥ 0.999", "pool", "recycled", slices.Min, func(x float64) bool { return x >= 0.999 })
 		extra(row, m+": slow allocations after the warm-up", "0", "pool", "slow", slices.Max, zero)
+		extra(row, m+": heap allocations of the whole program", "0", "pool", "heap_allocations", slices.Max, zero)
 		extra(row, m+": times that the arena was mapped", "1", "pool", "maps", slices.Max, func(x float64) bool { return x == 1 })
 	}
 	for _, m := range []string{"small", "mergeable"} {
@@ -83,6 +86,13 @@ func judge(r *Results) (bars []Bar) {
 	}{{"63778 B", 0.97}, {"65550 B", 0.94}} {
 		extra("long", l.name+": bytes used / bytes posted", fmt.Sprintf("≥ %v", l.least), l.name, "used_of_posted", slices.Min,
 			func(x float64) bool { return x >= l.least })
+	}
+	for _, m := range integrityModes {
+		want := fmt.Sprint(m.longest - packet.EtherLen + 1)
+		add("integrity", m.name+": frame sizes, from 14 B, that come whole and in order", want, []string{m.name}, func() (float64, bool) {
+			v := slices.Min(r.row("integrity").values(m.name))
+			return v, fmt.Sprint(v) == want
+		})
 	}
 	ratio("queues", "2 queues on two processors / 1 queue on one", "2 queues", "1 queue", 1.7)
 	for _, f := range []string{"split", "packed"} {

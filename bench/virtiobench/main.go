@@ -2,6 +2,7 @@
 package virtiobench
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -37,6 +38,8 @@ librte-mempool-ring23), its virtio_user and net_vhost are measured too.
   --seconds S          duration of each measurement (default 1)
   --only ROW,...       only the rows whose names begin so
   --json FILE          write the results to FILE as JSON
+  --html FILE          write them to FILE as one page with charts, which needs no
+                       network to be opened
   -q                   no progress on standard error
   --help               show this text
 
@@ -54,6 +57,7 @@ type Options struct {
 	Only     []string      `json:"only,omitempty"`
 
 	json  string
+	html  string
 	quiet bool
 }
 
@@ -82,6 +86,16 @@ func Main(args []string, stdout, stderr io.Writer) int {
 			return fail(stderr, fmt.Errorf("option --json: %w", err))
 		}
 	}
+	if o.html != "" {
+		var b bytes.Buffer
+		err := writePage(&b, results)
+		if err == nil {
+			err = os.WriteFile(o.html, b.Bytes(), 0o644)
+		}
+		if err != nil {
+			return fail(stderr, fmt.Errorf("option --html: %w", err))
+		}
+	}
 	missed, err := report(stdout, results)
 	if err != nil {
 		return fail(stderr, err)
@@ -107,6 +121,7 @@ func parseOptions(args []string) (o Options, err error) {
 	fs.IntVar(&o.Rounds, "rounds", 5, "")
 	fs.Float64Var(&seconds, "seconds", 1, "")
 	fs.StringVar(&o.json, "json", "", "")
+	fs.StringVar(&o.html, "html", "", "")
 	fs.Func("only", "", func(s string) error {
 		o.Only = strings.Split(s, ",")
 		return nil

@@ -68,7 +68,7 @@ func newResults(o Options, list []row) *Results {
 	r.Machine.Processors, r.Machine.Go, r.Machine.Arch = runtime.NumCPU(), runtime.Version(), runtime.GOARCH
 	for _, x := range list {
 		one := RowResult{Name: x.name, Table: x.table, Title: x.title, Unit: x.unit, Rounds: o.Rounds}
-		if o.Quick && !x.paired {
+		if x.once || o.Quick && !x.paired {
 			one.Rounds = 1
 		}
 		for _, s := range x.subjects {
@@ -86,6 +86,14 @@ func (r *Results) row(name string) *RowResult {
 		}
 	}
 	return nil
+}
+
+// invalidValues are those that nothing is concluded from.
+func (s *Series) invalidValues() (v []float64) {
+	for _, x := range s.Invalid {
+		v = append(v, x.Value)
+	}
+	return v
 }
 
 // planned is how many samples there are to be.
@@ -178,8 +186,9 @@ func report(w io.Writer, r *Results) (missed int, err error) {
 			return 0, err
 		}
 		for _, s := range row.Series {
-			for _, x := range s.Invalid {
-				fmt.Fprintf(&b, "  INVALID %s, round %d, not counted: %s\n", s.Subject, x.Round, x.Note)
+			if n := len(s.Invalid); n > 0 {
+				fmt.Fprintf(&b, "  INVALID %s: %d not counted, median %s, the last in round %d: %s\n",
+					s.Subject, n, show(median(s.invalidValues())), s.Invalid[n-1].Round, s.Invalid[n-1].Note)
 			}
 		}
 	}
@@ -229,6 +238,8 @@ func beside(row *RowResult, subject string) string {
 // show prints a number with three digits or all of its integer part.
 func show(x float64) string {
 	switch a := math.Abs(x); {
+	case math.IsNaN(x):
+		return "–"
 	case x == math.Trunc(x) && a < 1e6:
 		return fmt.Sprintf("%.0f", x)
 	case a >= 100:

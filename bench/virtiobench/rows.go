@@ -12,6 +12,7 @@ import (
 type row struct {
 	name, table, title, unit string
 	paired                   bool // its bar is about differences that need several rounds
+	once                     bool // more rounds would say nothing else
 	subjects                 []subject
 }
 
@@ -28,6 +29,7 @@ const (
 	tableS2     = "S2 receive modes"
 	tableRing   = "Rings, 64 bytes"
 	tableBreak  = "Copy-break"
+	tableWhole  = "Data integrity"
 	tableQueues = "Queues, both ends of each on one processor"
 )
 
@@ -99,7 +101,7 @@ func rows() (list []row) {
 			},
 		})
 	}
-	list = append(list, modeRows()...)
+	list = append(append(list, modeRows()...), integrityRow())
 	for _, f := range []struct {
 		name string
 		f    virtionet.Features
@@ -116,12 +118,17 @@ func rows() (list []row) {
 		}
 		list = append(list, r)
 	}
-	for _, n := range []int{64, 128, 1500} {
-		r := row{name: fmt.Sprintf("break-%d", n), table: tableBreak, title: fmt.Sprintf("%d B, mergeable", n), unit: "Mpps"}
-		for _, limit := range []int{noBreak, 64, 128, 256, 512} {
-			r.subjects = append(r.subjects, receiving(fmt.Sprint(max(limit, 0)), setup{frame: n, features: mergeable, copyBreak: limit}))
+	for _, read := range []bool{false, true} {
+		for _, n := range []int{64, 128, 1500} {
+			r := row{name: fmt.Sprintf("break-%d", n), table: tableBreak, title: fmt.Sprintf("%d B, mergeable, of which the sink reads the number", n), unit: "Mpps"}
+			if read {
+				r.name, r.title = r.name+"-read", fmt.Sprintf("%d B, mergeable, of which the sink reads all", n)
+			}
+			for _, limit := range []int{noBreak, 64, 128, 256, 512} {
+				r.subjects = append(r.subjects, receiving(fmt.Sprint(max(limit, 0)), setup{frame: n, features: mergeable, copyBreak: limit, copies: read}))
+			}
+			list = append(list, r)
 		}
-		list = append(list, r)
 	}
 	return append(list, row{
 		name: "queues", table: tableQueues, title: "64 B, driver to device", unit: "Mpps", paired: true, subjects: []subject{

@@ -30,7 +30,7 @@ type setup struct {
 	copyBreak int                // as in DriverConfig
 	headroom  int
 	general   bool // buffers from the general allocator
-	hook      func(count *uint64) packet.Hook
+	hook      func(b *bed) packet.Hook
 	copies    bool // the sink copies each frame
 	bursts    int  // the generator delivers so many frames at once and drops what does not fit; 0: it repeats
 }
@@ -57,6 +57,9 @@ type bed struct {
 	refuse uint64        // frames for which there were no buffers
 	busy   float64       // share of its time that the generator's thread had the processor
 	slow   uint64        // slow allocations of the pool by the time that the sink was warm
+	allocs uint64        // objects that the whole process has put on the heap while it was measured
+	copied time.Duration // what the sink has spent on copying
+	sinkOn time.Duration // how long the sink has run
 }
 
 // newBed makes a datapath.
@@ -76,7 +79,7 @@ func newBed(s setup) (b *bed, err error) {
 		c.Buffers = func(int) virtionet.Buffers { return general }
 	}
 	if s.hook != nil {
-		c.Hook = func(int) packet.Hook { return s.hook(&b.kept) }
+		c.Hook = func(int) packet.Hook { return s.hook(b) }
 	}
 	b.driver, err = virtionet.NewDriver(c)
 	return b, err
@@ -167,7 +170,9 @@ func (b *bed) run(ctx context.Context, d time.Duration, generator, sink func() e
 		if errs[1] = pin(cpus[1]); errs[1] != nil {
 			return
 		}
+		began := time.Now()
 		errs[1] = loop(&b.stop, sink)
+		b.sinkOn = time.Since(began)
 	})
 	perSecond = b.watch(ctx, d)
 	all.Wait()
@@ -190,13 +195,18 @@ func loop(stop *atomic.Bool, step func() error) error {
 
 // watch waits, and answers how many frames a second came in after the warm-up.
 func (b *bed) watch(ctx context.Context, d time.Duration) float64 {
+	timer := time.NewTimer(0) // one for all waits: to wait allocates nothing
+	<-timer.C
 	wait := func(d time.Duration) {
+		timer.Reset(d)
 		select {
 		case <-ctx.Done():
-		case <-time.After(d):
+		case <-timer.C:
 		}
 	}
 	wait(warmUp)
+	var m [2]runtime.MemStats
+	runtime.ReadMemStats(&m[0])
 	from, began := b.count.Load(), time.Now()
 	wait(d)
 	// Where others use the processors too, both ends may not have been awake at the same time yet.
@@ -204,6 +214,8 @@ func (b *bed) watch(ctx context.Context, d time.Duration) float64 {
 		wait(d)
 	}
 	to, took := b.count.Load(), time.Since(began)
+	runtime.ReadMemStats(&m[1])
+	b.allocs = m[1].Mallocs - m[0].Mallocs
 	b.stop.Store(true)
 	return float64(to-from) / took.Seconds()
 }
@@ -211,7 +223,10 @@ func (b *bed) watch(ctx context.Context, d time.Duration) float64 {
 // sample is what the run of a bed is worth.
 func (b *bed) sample(perSecond float64, frame int) Sample {
 	s := Sample{Value: perSecond / 1e6, Extra: map[string]float64{"gbit_s": perSecond * float64(frame) * 8 / 1e9, "generator": b.busy}}
-	s.Extra["wrong"] = float64(b.wrong)
+	s.Extra["wrong"], s.Extra["heap_allocations"] = float64(b.wrong), float64(b.allocs)
+	if b.copied > 0 {
+		s.Extra["copy_of_cpu"] = float64(b.copied) / float64(b.sinkOn)
+	}
 	switch {
 	case b.wrong > 0:
 		s.Note = fmt.Sprintf("%d frames were out of sequence or had other bytes", b.wrong)
