@@ -204,12 +204,17 @@ func (b *bed) watch(ctx context.Context, d time.Duration) float64 {
 		case <-timer.C:
 		}
 	}
-	wait(warmUp)
+	// Where others use the processors too, both ends may not have been awake at the same time yet.
+	for deadline := time.Now().Add(patience); ; {
+		wait(warmUp)
+		if b.count.Load() > 0 || time.Now().After(deadline) || b.stop.Load() || ctx.Err() != nil {
+			break
+		}
+	}
 	var m [2]runtime.MemStats
 	runtime.ReadMemStats(&m[0])
 	from, began := b.count.Load(), time.Now()
 	wait(d)
-	// Where others use the processors too, both ends may not have been awake at the same time yet.
 	for deadline := began.Add(d + patience); b.count.Load() == from && time.Now().Before(deadline) && !b.stop.Load() && ctx.Err() == nil; {
 		wait(d)
 	}
