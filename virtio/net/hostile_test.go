@@ -246,6 +246,71 @@ func TestScribble(t *testing.T) {
 	}
 }
 
+// TestMillionBadFrames: frames that cannot be are counted and no error is answered, so that there is nothing to log for each; a queue that is broken answers one and
+// the same error however often it is asked, so that whoever logs can tell that it is not new (row 50).
+func TestMillionBadFrames(t *testing.T) {
+	const million = 1_000_000
+	r := newRig(t, DeviceConfig{}, DriverConfig{Features: promiscuous, CopyBreak: -1})
+	dev, drv := r.device.Pairs()[0], r.driver.Pairs()[0]
+	vq := dev.rx.vq
+	var chains [64]queue.Chain
+	var done [64]queue.Done
+	var frames [64]packet.Frame
+	bad := packet.NetHdr{Flags: packet.FlagNeedsCsum, CsumStart: 65535, NumBuffers: 1}
+	for drv.ReceiveStats().BadHeader < million {
+		n, err := vq.Take(chains[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, c := range chains[:n] {
+			bad.Encode(c.In[0])
+			done[i] = queue.Done{ID: c.ID, Len: 100}
+		}
+		if err := vq.Return(done[:n]); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := drv.Receive(frames[:]); n != 0 || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	// The other end: frames of 13 bytes.
+	for dev.Stats().Short < million {
+		var outs [32]Out
+		for i := range outs {
+			p, ok := drv.Pool.CutPiece(drv.HdrLen()+packet.EtherLen-1, false)
+			if !ok {
+				t.Fatal("no memory")
+			}
+			outs[i] = Out{Head: p}
+		}
+		if n, err := drv.Send(outs[:]); n != len(outs) || err != nil {
+			t.Fatal(n, err)
+		}
+		if n, err := dev.Take(frames[:]); n != 0 || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	// And a rule that is broken.
+	n, err := vq.Take(chains[:1])
+	if n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	bad = packet.NetHdr{NumBuffers: 7}
+	bad.Encode(chains[0].In[0])
+	if err := vq.Return([]queue.Done{{ID: chains[0].ID, Len: 100}}); err != nil {
+		t.Fatal(err)
+	}
+	_, first := drv.Receive(frames[:])
+	if !errors.Is(first, ErrBroken) {
+		t.Fatal(first)
+	}
+	for range million {
+		if _, err := drv.Receive(frames[:]); err != first { //nolint:errorlint // the very same is what is asked for
+			t.Fatal(err)
+		}
+	}
+}
+
 // FuzzHeader: no header and no lengths make a driver or a device do more than count, in any mode.
 func FuzzHeader(f *testing.F) {
 	f.Add([]byte{1, 1, 0, 0, 1, 0, 34, 0, 16, 0, 1, 0}, uint16(100), uint8(0))
