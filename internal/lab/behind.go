@@ -52,7 +52,7 @@ func (l *Lab) AddBehind() (*Namespace, error) {
 		err = l.Inet.addRoutes(LinkName, []netip.Prefix{BehindAddr4.Masked(), BehindAddr6.Masked()}, HostAddr4.Addr(), HostAddr6.Addr())
 	}
 	if err == nil {
-		err = errors.Join(l.Host.Sysctl("net.ipv4.ip_forward", "1"), l.Host.Sysctl("net.ipv6.conf.all.forwarding", "1"), ns.awaitLink())
+		err = errors.Join(l.Host.Sysctl("net.ipv4.ip_forward", "1"), l.Host.Sysctl("net.ipv6.conf.all.forwarding", "1"), ns.awaitLink(LinkName), l.Host.awaitLink(behindName))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("lab: namespace behind host: %w", err)

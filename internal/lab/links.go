@@ -58,16 +58,16 @@ func (l *Lab) join() error {
 	if err := l.Host.addDefaultRoutes(InetAddr4.Addr(), InetAddr6.Addr()); err != nil {
 		return err
 	}
-	return errors.Join(l.Host.awaitLink(), l.Inet.awaitLink())
+	return errors.Join(l.Host.awaitLink(LinkName), l.Inet.awaitLink(LinkName))
 }
 
 // awaitLink waits until the veth carries packets. The kernel notices the other end some time after it is up, and until
 // then drops what is sent, such as the first ARP request, which is repeated after a second. It tells the state just before it lets packets
 // pass, with its lock on all links held: a change of the link, though it changes nothing, waits for that.
-func (ns *Namespace) awaitLink() error {
+func (ns *Namespace) awaitLink(name string) error {
 	for deadline := time.Now().Add(linkLimit); ; time.Sleep(time.Millisecond) {
 		var state netlink.LinkOperState
-		err := ns.withLink(LinkName, func(link netlink.Link) error {
+		err := ns.withLink(name, func(link netlink.Link) error {
 			if state = link.Attrs().OperState; state != netlink.OperUp {
 				return nil
 			}
@@ -77,7 +77,7 @@ func (ns *Namespace) awaitLink() error {
 			return err
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s in %s is %s after %v", LinkName, ns.name, state, linkLimit)
+			return fmt.Errorf("%s in %s is %s after %v", name, ns.name, state, linkLimit)
 		}
 	}
 }
