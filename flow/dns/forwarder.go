@@ -254,10 +254,6 @@ func (f *Forwarder) late(now int64, n int32) {
 	if q.sent > 0 && f.servers[q.server].heard < q.sentAt {
 		f.silent(now, int(q.server))
 	}
-	if now-q.first >= giveUp {
-		f.fail(n)
-		return
-	}
 	f.advance(now, n)
 }
 
@@ -269,10 +265,14 @@ func (f *Forwarder) fail(n int32) {
 	f.release(n)
 }
 
-// advance sends a query to the next resolver, and puts it where it is looked at again. One that all resolvers have failed, or that
-// there are none for, ends.
+// advance sends a query to the next resolver, and puts it where it is looked at again. One that all resolvers have failed, that there are none for,
+// or that has been under way for too long, ends.
 func (f *Forwarder) advance(now int64, n int32) {
 	q := &f.queries[n]
+	if now-q.first >= giveUp {
+		f.fail(n)
+		return
+	}
 	for {
 		i := f.choose(q)
 		if i < 0 {

@@ -314,6 +314,18 @@ func TestIdentifiers(t *testing.T) {
 	}
 }
 
+// TestRefusedLate: a resolver that refuses the last attempt does not begin another one, which would end after the client's patience of 5 s.
+func TestRefusedLate(t *testing.T) {
+	w := newWorld(t, 2)
+	start := w.now
+	w.behave = func(netip.AddrPort) behaviour {
+		return behaviour{silent: w.now < start+3*second, after: 101 * millisecond, refuses: true}
+	}
+	w.ask(7, "a.example.")
+	w.run(4900 * millisecond)
+	w.wantCodes(dnsmessage.RCodeServerFailure)
+}
+
 // TestEveryQueryIsAnswered: whatever resolvers do, each query is answered exactly once and within 5 seconds, and nothing is left.
 func TestEveryQueryIsAnswered(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
