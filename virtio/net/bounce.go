@@ -8,8 +8,8 @@ import (
 )
 
 // bounce puts a received frame among those that go back with the batch: the pages that the device has written, without a copy (DESIGN.md, decision 6). Only
-// a frame that does not lie in them any more is copied: one up to the copy-break, one that a hook has put elsewhere or has pushed so much in front of that the header has no
-// room, and one of more pieces than a descriptor chain may have. False says that there is no memory for that.
+// a frame that does not lie in them any more is copied: one that a hook has put elsewhere or has pushed so much in front of that the header has no room, and one
+// of more pieces than a descriptor chain may have. False says that there is no memory for that.
 func (p *Pair) bounce(f *packet.Frame, at *span) bool {
 	o, ok := p.moved(f, at)
 	if !ok {

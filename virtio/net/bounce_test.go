@@ -78,7 +78,7 @@ func TestBounce(t *testing.T) {
 						if !same(&frames[0], want) {
 							t.Errorf("%s: a frame of %d bytes came back as one of %d, or with others", name, len(want), frames[0].Len)
 						}
-						copied := n <= defaultCopyBreak || e.copy && m.Mode != Big || e.big && m.Mode == Big || e.name == "private memory" || pieces > 1+maxRest
+						copied := e.copy && m.Mode != Big || e.big && m.Mode == Big || e.name == "private memory" || pieces > 1+maxRest
 						if b := frames[0].Bufs; (&b[0][0] != from) != copied {
 							t.Errorf("%s: copied: %v", name, !copied)
 						}
@@ -127,5 +127,92 @@ func TestBounceFull(t *testing.T) {
 	defer cancel()
 	if err := r.driver.Close(ctx); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestCopyBreak: frames up to the copy-break are copied, whatever is received beside them, and no others; with a hook only those that it passes, and it sees them where the device
+// has written them.
+func TestCopyBreak(t *testing.T) {
+	for _, m := range modes {
+		for _, hooked := range []bool{false, true} {
+			name := fmt.Sprintf("%v,%v,hook=%v", m.Mode, m.Features, hooked)
+			c := DriverConfig{Features: common | m.Features, Headroom: 64, CopyBreak: 100}
+			views := map[*byte]bool{}
+			if hooked {
+				c.Hook = func(int) packet.Hook {
+					return func(frames []packet.Frame, verdicts []packet.Verdict) {
+						for i := range frames {
+							views[&frames[i].Bufs[0][0]] = true
+							if frames[i].Len == 70 {
+								verdicts[i] = packet.Drop
+							}
+						}
+					}
+				}
+			}
+			r := newRig(t, DeviceConfig{}, c)
+			dev, drv := r.device.Pairs()[0], r.driver.Pairs()[0]
+			long := 1500
+			if m.Mode != Small {
+				long = MaxFrame // of as many pieces as there can be
+			}
+			lengths := []int{long, 100, 101, 70, long, 60, 14}
+			passed, copied := len(lengths), 4
+			if hooked {
+				passed, copied = passed-1, 3
+			}
+			const rounds = 50
+			for round := range rounds {
+				var in []packet.Frame
+				for i, n := range lengths {
+					in = append(in, packet.Frame{Bufs: [][]byte{frameOf(n, round+i)}, Len: n})
+				}
+				if n, err := dev.Deliver(in); n != len(in) || err != nil {
+					t.Fatal(name, n, err)
+				}
+				var frames [16]packet.Frame
+				n, err := drv.Receive(frames[:])
+				if n != passed || err != nil {
+					t.Fatal(name, n, err)
+				}
+				i := 0
+				for k, length := range lengths {
+					if hooked && length == 70 {
+						continue
+					}
+					f := &frames[i]
+					if !same(f, frameOf(length, round+k)) {
+						t.Fatalf("%s: frame %d of %d bytes has %d, or others", name, k, length, f.Len)
+					}
+					if hooked && views[&f.Bufs[0][0]] != (length > 100) {
+						t.Errorf("%s: a frame of %d bytes was copied: %v", name, length, length > 100)
+					}
+					pages := drv.Hold(nil, i)
+					if (len(pages) == 0) != (length <= 100) {
+						t.Errorf("%s: a frame of %d bytes is in %d pages", name, length, len(pages))
+					}
+					for _, p := range pages {
+						drv.Pool.Put(p)
+					}
+					if length <= 100 && m.Mode != Big && (f.Headroom() < 64 || !f.Push(64)) {
+						t.Errorf("%s: headroom %d", name, f.Headroom())
+					}
+					i++
+				}
+				clear(views)
+				// Empty, so that the next round has all buffers.
+				if n, err := drv.Receive(frames[:]); n != 0 || err != nil {
+					t.Fatal(name, n, err)
+				}
+			}
+			if s := drv.ReceiveStats(); s.Copied != uint64(copied*rounds) {
+				t.Errorf("%s: %d frames were copied, want %d", name, s.Copied, copied*rounds)
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			if err := r.driver.Close(ctx); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			cancel()
+		}
 	}
 }

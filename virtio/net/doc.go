@@ -10,8 +10,8 @@
 //	frames, views of the buffers ◀─ Receive ◀───────────────────── returns them together
 //
 // A received frame is a view of the buffers that the device wrote, with room in front of it and behind: no byte is copied, but for
-// frames up to the copy-break, whose buffers go back to the device at once. It is borrowed until the next Receive. The hook sees it before anything else
-// does, and what the hook drops has cost no more than that.
+// frames up to the copy-break, whose buffers are posted again as they are. It is borrowed until the next Receive. The hook sees it before anything else
+// does, the copy-break too, and what the hook drops has cost no more than that.
 //
 // # Receive modes
 //

@@ -22,7 +22,9 @@ type DriverConfig struct {
 	// Headroom and Tailroom are the room around each received frame, for the hook, in bytes. Without headroom the buffers of a long frame join up
 	// where they lie side by side.
 	Headroom, Tailroom int
-	// CopyBreak is the longest frame that is copied out of its buffer, in bytes, so that the device has the buffer back at once; 0: 128, below 0: none.
+	// CopyBreak is the longest frame that is copied out of its buffer, in bytes, so that the buffer is posted again as it is; 0: 128, below 0: none. The copy costs those who
+	// only look at a frame's first cache line the transfer of the others from the device's processor (128 bytes: 13.4 Mpps without, 9.9 with), and gains those who read it all the
+	// way through the pool (9.4 without, 9.9 with; 64 bytes: no difference). A hook looks before the copy is made, and what it drops or sends back is not copied.
 	CopyBreak int
 	// Buffer is the length of mergeable buffers, header included, in bytes; 0: it follows the mean length of frames.
 	Buffer int

@@ -30,6 +30,7 @@ type receiver struct {
 	gso     Features
 	merges  bool // adjacent buffers of a frame join up
 	copyMax int
+	late    bool // a hook sees frames before they are copied
 
 	slots []slot
 	free  []uint32 // slots that are not posted, to be used from the end
@@ -49,6 +50,7 @@ type receiver struct {
 	pieces  [][]byte // ... and the frames' pieces
 	origins []uint64 // ... where those lie in the arena, or private
 	slab    []byte   // private memory for frames up to the copy-break
+	inSlab  int      // ... of which the last batch has so many
 	starve  bool
 
 	stats ReceiveStats
@@ -71,6 +73,9 @@ type slot struct {
 
 // span is where a received frame lies: which slots in lent, and which pieces. Each has a first and an end.
 type span struct{ slots, pieces [2]int }
+
+// returned is in lent instead of a slot that is not lent any more.
+const returned = ^uint32(0)
 
 // private is the origin of a piece that is not in the arena.
 const private = ^uint64(0)
@@ -111,7 +116,7 @@ func (q *receiver) init(d *Driver, p *Pair, ring queue.DriverConfig, g Geometry,
 	}
 	*q = receiver{
 		t: d.t, index: rxIndex(p.Index), pool: p.Pool, holder: p.Pool.Holder("receive ring"), mode: d.mode, hdr: d.features.hdrLen(), geo: g,
-		fixed: c.Buffer > 0, merges: d.mode == Mergeable && g.Headroom+g.Tailroom == 0, copyMax: c.CopyBreak, gso: d.features,
+		fixed: c.Buffer > 0, merges: d.mode == Mergeable && g.Headroom+g.Tailroom == 0, copyMax: c.CopyBreak, late: c.Hook != nil, gso: d.features,
 		slots: make([]slot, n), free: make([]uint32, n), low: max(1, n/8),
 		bufs: make([]queue.Buffer, min(n, publishBatch)), segs: make([]queue.Segment, min(n, publishBatch)*chain),
 		from: p.Pool, mem: d.arena.Memory(), cut: make([]pagepool.Piece, max(chain, min(n, publishBatch))), back: make([]pagepool.Piece, 0, n*chain),
@@ -258,6 +263,9 @@ func (q *receiver) armChains(ids []uint32) int {
 // release gives the memory of the last batch back, but for that of the buffers that keep it, and posts buffers again.
 func (q *receiver) release() {
 	for _, id := range q.lent {
+		if id == returned {
+			continue
+		}
 		q.drop(&q.slots[id])
 		q.free = append(q.free, id)
 	}
@@ -265,7 +273,7 @@ func (q *receiver) release() {
 		q.from.PutPieces(q.back)
 		q.back = q.back[:0]
 	}
-	q.lent, q.pieces, q.origins = q.lent[:0], q.pieces[:0], q.origins[:0]
+	q.lent, q.pieces, q.origins, q.inSlab = q.lent[:0], q.pieces[:0], q.origins[:0], 0
 	if len(q.free) >= q.low {
 		q.refill()
 	}
@@ -354,7 +362,7 @@ func (q *receiver) frame(f *packet.Frame) bool {
 		q.free = append(q.free, id)
 		return false
 	}
-	if n <= q.copyMax {
+	if n <= q.copyMax && !q.late {
 		q.copyOut(f, id, mem[at:at+n])
 	} else {
 		q.lent = append(q.lent, id)
@@ -381,14 +389,36 @@ func (q *receiver) addPiece(b []byte, origin uint64) {
 
 // copyOut copies a short frame to private memory; its buffer is posted again as it is.
 func (q *receiver) copyOut(f *packet.Frame, id uint32, b []byte) {
-	at := len(q.pieces)
-	room := q.slab[at*q.slabLen():][:q.slabLen()]
-	from := q.geo.Headroom + q.hdr
+	room, from := q.slabRoom()
 	copy(room[from:], b)
 	q.setPiece(f, room[from:from+len(b)], private)
 	f.SetRoom(room, from)
 	q.free = append(q.free, id)
 	q.stats.Copied++
+}
+
+// copyLate is copyOut for a frame that a hook has passed: what it drops or sends back is not copied.
+func (q *receiver) copyLate(f *packet.Frame, at *span) {
+	if f.Len > q.copyMax || at.slots[1]-at.slots[0] != 1 {
+		return
+	}
+	room, from := q.slabRoom()
+	b, k := room[from:from+f.Len], at.pieces[0]
+	f.CopyAt(b, 0)
+	q.pieces[k], q.origins[k] = b, private
+	f.Bufs = q.pieces[k : k+1 : k+1]
+	f.SetRoom(room, from)
+	q.free = append(q.free, q.lent[at.slots[0]])
+	q.lent[at.slots[0]] = returned
+	at.slots[1] = at.slots[0]
+	q.stats.Copied++
+}
+
+// slabRoom is private memory for one frame, and where in it the frame begins. There is as much as there are buffers.
+func (q *receiver) slabRoom() (room []byte, from int) {
+	room = q.slab[q.inSlab*q.slabLen():][:q.slabLen()]
+	q.inSlab++
+	return room, q.geo.Headroom + q.hdr
 }
 
 // accept looks at a frame's header and length.
@@ -469,7 +499,7 @@ func (q *receiver) bigFrame(f *packet.Frame, id uint32, s *slot, n int) bool {
 	}
 	f.Hdr.Decode(q.bytes(s.chain[0]))
 	n -= q.hdr
-	if n <= q.copyMax {
+	if n <= q.copyMax && !q.late {
 		q.copyOut(f, id, q.bytes(s.chain[1])[:n])
 		f.Len = n
 		return q.accept(f)
@@ -508,7 +538,6 @@ func (q *receiver) close() {
 	if q.vq == nil {
 		return
 	}
-	q.free = append(q.free, q.lent...)
 	q.lent = q.lent[:0]
 	for i := range q.slots {
 		if q.slots[i].held {

@@ -23,6 +23,7 @@ func (p *Pair) judge(frames []packet.Frame) (passed int) {
 				frames[passed], frames[i] = frames[i], frames[passed]
 				p.rx.spans[passed], p.rx.spans[i] = p.rx.spans[i], p.rx.spans[passed]
 			}
+			p.rx.copyLate(&frames[passed], &p.rx.spans[passed])
 			passed++
 		case packet.TX:
 			if !p.bounce(&frames[i], &p.rx.spans[i]) {
