@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -126,6 +127,9 @@ func (r *Route) link(i int, near, far *Namespace) error {
 		if err := end.ns.addAddresses(end.name, netip.PrefixFrom(end.v4, 30), netip.PrefixFrom(end.v6, 64)); err != nil {
 			return err
 		}
+	}
+	if err := errors.Join(near.awaitLink(onward), far.awaitLink(inwards)); err != nil {
+		return err
 	}
 	if err := near.addRoutes(onward, []netip.Prefix{End4, End6}, Near4(i), Near6(i)); err != nil {
 		return err
