@@ -79,8 +79,10 @@ func (ns *Namespace) beRouter() error {
 			return err
 		}
 	}
-	for _, key := range []string{"net.ipv4.icmp_ratelimit", "net.ipv6.icmp.ratelimit"} {
-		if err := ns.Sysctl(key, "0"); err != nil {
+	// Neither of the kernel's two limits, for a destination and for all, counts what is in no mask. The one of IPv6 is a list of types and cannot
+	// be empty: 255 is nobody's.
+	for key, value := range map[string]string{"net.ipv4.icmp_ratemask": "0", "net.ipv6.icmp.ratemask": "255"} {
+		if err := ns.Sysctl(key, value); err != nil {
 			return err
 		}
 	}
