@@ -121,6 +121,12 @@ func startUnder(t *testing.T, l *lab.Lab, wrapper []string, options ...string) *
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("vasta says: %s", r.log)
+			if !r.stopped {
+				r.now()
+			}
+			if told, err := os.ReadFile(r.counters); err == nil {
+				t.Logf("vasta's counters: %s", told)
+			}
 		}
 		if !r.stopped {
 			r.cmd.Kill()
@@ -282,11 +288,18 @@ func (r *rig) usage() usage {
 	return usage{r.descriptors(), c.Process.Goroutines}
 }
 
-// wantUsage checks that vasta uses no more than before.
+// wantUsage checks that vasta soon uses no more than before: the file of counters may still be open when it has been read.
 func (r *rig) wantUsage(before usage) {
 	r.t.Helper()
-	if now := r.usage(); now.descriptors > before.descriptors || now.goroutines > before.goroutines {
-		r.t.Errorf("in use: %+v, before: %+v", now, before)
+	for deadline := time.Now().Add(settleLimit); ; time.Sleep(10 * time.Millisecond) {
+		now := r.usage()
+		if now.descriptors <= before.descriptors && now.goroutines <= before.goroutines {
+			return
+		}
+		if time.Now().After(deadline) {
+			r.t.Errorf("in use: %+v, before: %+v", now, before)
+			return
+		}
 	}
 }
 
