@@ -91,6 +91,7 @@ bench: build
 soak: prepare
 	$(GO) test -count=1 -timeout 30m -tags soak $(TESTEXEC) ./test/e2e
 	$(GO) test -count=1 -timeout 0 -run 'TestLossyPath$$' ./flow/tcp -lossy.time $(SOAKTIME)
+	$(GO) test -count=1 -timeout 0 ./ring -ring.cycles 100000000 -ring.deeper 1
 	$(MAKE) fuzz FUZZTIME=$(SOAKTIME)
 	$(MAKE) race
 	$(MAKE) build
