@@ -53,6 +53,8 @@ type Queue struct {
 	outs  []virtionet.Out // that wait to be given to the device
 	rests [batch][1]pagepool.Piece
 
+	broken error // what the device has done to the transmit ring
+
 	reads, writes, refused uint64
 }
 
@@ -109,6 +111,9 @@ func (q *Queue) Receive(frames []packet.Frame) (int, error) {
 	if q.asleep {
 		q.awake()
 	}
+	if q.broken != nil {
+		return 0, q.broken
+	}
 	gone := q.gone() // before the ring is looked at, so that nothing is left in it when the answer is ErrGone
 	q.push()
 	for {
@@ -124,6 +129,9 @@ func (q *Queue) Receive(frames []packet.Frame) (int, error) {
 		case n == 0 && gone:
 			return 0, link.ErrGone
 		case !q.sleep():
+			if n > 0 && q.Pair.Tight() { // the next frame may wait for the buffers of these
+				q.ring()
+			}
 			return n, nil
 		case n > 0: // the caller may work on these before it looks again
 			q.ring()
@@ -237,8 +245,10 @@ func (q *Queue) push() bool {
 		switch {
 		case errors.Is(err, virtionet.ErrFrame):
 			q.giveBack(1)
-		case err != nil: // the ring is broken: Receive reports it
+		case err != nil:
 			q.giveBack(len(q.outs))
+			q.broken = fmt.Errorf("link/virtio: cannot send: %w", err)
+			q.ring() // Receive reports it
 		case len(q.outs) > 0:
 			if q.block() {
 				return false

@@ -18,6 +18,8 @@ type DriverConfig struct {
 
 	Pairs     int // queue pairs to make room for; 0: as many as the device has
 	QueueSize int // descriptors in each ring; 0: 256, or the device's limit if that is less
+	// TransmitSize is the number of descriptors in transmit rings, where those are to be another size; 0: QueueSize.
+	TransmitSize int
 
 	// Headroom and Tailroom are the room around each received frame, for the hook, in bytes. Without headroom the buffers of a long frame join up
 	// where they lie side by side.
@@ -113,9 +115,10 @@ func NewDriver(c DriverConfig) (d *Driver, err error) {
 	}
 	d.mode = d.features.mode()
 	d.config = readConfig(t)
+	made := d
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, d.Close(context.Background()))
+			err = errors.Join(err, made.Close(context.Background()))
 		}
 	}()
 	if err := d.make(c); err != nil {
@@ -148,8 +151,14 @@ func (d *Driver) make(c DriverConfig) error {
 		return fmt.Errorf("virtio-net: the device has no receive queue")
 	}
 	size = min(size, limit)
-	if !d.features.Has(RingPacked) && !isPowerOf2(size) {
-		return fmt.Errorf("virtio-net: a split ring of %d descriptors; it has a power of two", size)
+	txSize := size
+	if c.TransmitSize > 0 {
+		txSize = min(c.TransmitSize, d.t.QueueLimit(txIndex(0)))
+	}
+	for _, n := range []int{size, txSize} {
+		if !d.features.Has(RingPacked) && !isPowerOf2(n) {
+			return fmt.Errorf("virtio-net: a split ring of %d descriptors; it has a power of two", n)
+		}
 	}
 	mtu := 1500
 	if d.features.Has(MTU) {
@@ -168,10 +177,10 @@ func (d *Driver) make(c DriverConfig) error {
 		// A buffer of one descriptor keeps one page from being free, a chain three.
 		pages = rx*(1+2*btoi(d.mode == Big)) + 2 + txPages
 	}
-	if err := d.makeMemory(c, pairs, pages, size); err != nil {
+	block := ringBlock(d.features, max(size, txSize))
+	if err := d.makeMemory(c, pairs, pages, block); err != nil {
 		return err
 	}
-	block := ringBlock(d.features, size)
 	for i := range pairs {
 		p := &Pair{Index: i, d: d, redirect: c.Redirect}
 		pool, err := pagepool.NewPool(pagepool.Config{Provider: d.arena, Pages: pages, Ring: 1024})
@@ -187,7 +196,7 @@ func (d *Driver) make(c DriverConfig) error {
 		if err != nil {
 			return fmt.Errorf("virtio-net: receive queue %d: %w", i, err)
 		}
-		txRing, err := d.ring(size, txIndex(i), block)
+		txRing, err := d.ring(txSize, txIndex(i), block)
 		if err == nil {
 			err = p.tx.init(d, p, txRing, c.Wake)
 		}
@@ -227,7 +236,7 @@ func btoi(b bool) int {
 }
 
 // makeMemory makes and maps the two regions: pages, and rings.
-func (d *Driver) makeMemory(c DriverConfig, pairs, pages, size int) (err error) {
+func (d *Driver) makeMemory(c DriverConfig, pairs, pages, block int) (err error) {
 	newArena := c.Memory
 	if newArena == nil {
 		newArena = pagepool.NewArena
@@ -238,7 +247,7 @@ func (d *Driver) makeMemory(c DriverConfig, pairs, pages, size int) (err error) 
 		}
 		d.owned = true
 	}
-	if d.rings, err = newArena(roundUp(2*pairs*ringBlock(d.features, size)+controlBlock, pagepool.PageSize)); err != nil {
+	if d.rings, err = newArena(roundUp(2*pairs*block+controlBlock, pagepool.PageSize)); err != nil {
 		return fmt.Errorf("virtio-net: rings: %w", err)
 	}
 	for _, a := range []*pagepool.Arena{d.arena, d.rings} {

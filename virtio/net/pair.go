@@ -83,6 +83,9 @@ func (p *Pair) Unsent() int { return p.tx.vq.InFlight() }
 // Reclaim takes back the memory of frames that the device has sent. Send does that too, when it needs room.
 func (p *Pair) Reclaim() { p.tx.reclaim() }
 
+// Tight says that the frames of the last Receive hold so many buffers that the longest frame may find too few: it comes only after the next Receive.
+func (p *Pair) Tight() bool { return p.rx.tight() }
+
 // Posted is the number of receive buffers that the device has.
 func (p *Pair) Posted() int { return p.rx.vq.InFlight() }
 

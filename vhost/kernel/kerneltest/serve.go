@@ -86,11 +86,7 @@ func (t *Twin) pump() {
 		message = append(message, f.data...)
 		done := t.scatter(r, message)
 		if done == nil {
-			r.vq.Listen()
-			if done = t.scatter(r, message); done == nil {
-				return
-			}
-			r.vq.Suppress()
+			return
 		}
 		if r.vq.Return(done) != nil {
 			notify(r.err)
@@ -103,7 +99,7 @@ func (t *Twin) pump() {
 	}
 }
 
-// scatter copies a message into as many buffers as it needs; nil says that there are too few.
+// scatter copies a message into as many buffers as it needs; nil says that there are too few, and that the driver will tell of more.
 func (t *Twin) scatter(r *ring, message []byte) (done []queue.Done) {
 	var first []byte
 	for len(message) > 0 {
@@ -113,7 +109,10 @@ func (t *Twin) scatter(r *ring, message []byte) (done []queue.Done) {
 			notify(r.err)
 			return nil
 		}
-		if n == 0 {
+		if n == 0 && r.vq.Listen() {
+			continue
+		}
+		if n == 0 { // Listen has asked for buffers beyond these
 			_ = r.vq.Untake(len(done))
 			return nil
 		}
