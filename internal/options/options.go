@@ -53,7 +53,7 @@ type Options struct {
 	// Command is what vasta is asked to do.
 	Command Command
 	// Args is the command and its arguments for Run (empty: the user's shell), and the arguments after the word
-	// bench for Bench.
+	// bench for Bench, pktgen for Pktgen.
 	Args []string
 	// JSON asks Doctor for JSON instead of a table.
 	JSON bool

@@ -42,6 +42,7 @@ func TestParse(t *testing.T) {
 		{"attach --netns blue", func(o *Options) { o.Command, o.Target = Attach, Target{NetNS: "/run/netns/blue"} }},
 		{"doctor --json", func(o *Options) { o.Command, o.JSON = Doctor, true }},
 		{"bench net --quick -- x", func(o *Options) { o.Command, o.Args = Bench, []string{"net", "--quick", "--", "x"} }},
+		{"pktgen -i eth0 -t 4", func(o *Options) { o.Command, o.Args = Pktgen, []string{"-i", "eth0", "-t", "4"} }},
 		{"demo -m 1500", func(o *Options) { o.Command, o.Guest.MTU = Demo, 1500 }},
 		{"version", func(o *Options) { o.Command = Version }},
 		{"help", func(o *Options) { o.Command = Help }},

@@ -13,7 +13,7 @@ import (
 var (
 	network  = on(Run, Attach, Demo)
 	created  = on(Run, Demo)
-	anywhere = on(Run, Attach, Doctor, Bench, Demo, Version, Help, Man, Completion)
+	anywhere = on(Run, Attach, Doctor, Bench, Pktgen, Demo, Version, Help, Man, Completion)
 )
 
 // Table is every option: those of vasta, and those of pasta (version 2026_07_16) that vasta does not have yet.
