@@ -245,6 +245,7 @@ func (q *Queue) keepCounters() {
 	q.before.Reads += c.Reads
 	q.before.Writes += c.Writes
 	q.before.Refused += c.Refused
+	q.before.Descriptors += c.Descriptors
 }
 
 // Direct says that the queue goes on without rings.
@@ -263,6 +264,7 @@ func (q *Queue) Counters() link.Counters {
 	c.Reads += now.Reads
 	c.Writes += now.Writes
 	c.Refused += now.Refused
+	c.Descriptors += now.Descriptors
 	c.Rebuilds = q.rebuilds
 	return c
 }

@@ -306,7 +306,7 @@ func (q *Queue) Flush() {
 // Counters implements link.Queue. Reads are those of the descriptor, Writes the kicks.
 func (q *Queue) Counters() link.Counters {
 	r, t := q.Pair.ReceiveStats(), q.Pair.TransmitStats()
-	return link.Counters{Reads: q.reads, Writes: q.writes + r.Kicks + t.Kicks, Refused: q.refused + r.Short + r.Long + r.BadHeader}
+	return link.Counters{Reads: q.reads, Writes: q.writes + r.Kicks + t.Kicks, Refused: q.refused + r.Short + r.Long + r.BadHeader, Descriptors: t.Descriptors}
 }
 
 // Close implements link.Queue. What was sent stays in the ring for the device, as far as there is room. Frames of the last Receive must not be touched any more. A second
