@@ -152,7 +152,10 @@ func (w *portWatch) follow(a *autoPorts, set *netns.PortSet) {
 			a.full = true
 			return
 		}
-		m := w.network.members[len(a.open)%len(w.network.members)]
+		m := w.network.members[0] // as portMember has it
+		if a.udp {
+			m = w.network.members[len(a.open)%len(w.network.members)]
+		}
 		a.open[port] = m // also if it cannot be had: it is tried again when it has been closed inside meanwhile
 		p := a.port(port)
 		m.worker.Do(func() {

@@ -43,7 +43,6 @@ const (
 const (
 	ownDescriptors    = 32 // the command's start, the log, the counters, the first worker, and the runtime's own
 	workerDescriptors = 5  // another worker's queue, event set, eventfd, and pools
-	vhostDescriptors  = 10 // a queue's device, eventfds, event set, and memory
 )
 
 // Network is a guest's network: the workers that move its data, and what they need. It is made by New, works while Run runs, and is given back by Close.
@@ -67,7 +66,7 @@ type Network struct {
 
 	changing sync.Mutex // of what follows; locked before mu
 	ports    []openPort
-	next     int // the worker that gets the next port
+	next     int // how many UDP ports were dealt out
 }
 
 // state of a network.
@@ -138,7 +137,7 @@ func (n *Network) build() (err error) {
 
 // flowLimit is how many flows there may be. Each may need a descriptor, and forwarded ports do.
 func (n *Network) flowLimit() int {
-	own := ownDescriptors + (len(n.end.queues)-1)*workerDescriptors + n.config.vhostDescriptors(len(n.end.queues)) + len(n.plan.ports) + worker.MaxGroups*len(n.config.UDP.Multicast)
+	own := ownDescriptors + (len(n.end.queues)-1)*workerDescriptors + len(n.plan.ports) + worker.MaxGroups*len(n.config.UDP.Multicast)
 	return min(maxFlows, max(n.config.Limits.Descriptors, own+1)-own)
 }
 
@@ -155,7 +154,7 @@ func (n *Network) add(queue link.Queue) error {
 		Multicast: slices.Clone(c.UDP.Multicast), MulticastDevice: n.plan.device(),
 		Policy: c.judge(), Ended: c.FlowEnded, NoTCP: c.Filter.NoTCP, NoUDP: c.Filter.NoUDP, NoICMP: c.Filter.NoICMP,
 		Origin: origins(c), Clock: n.monotonic, Seed: secret(), Log: n.log, Capture: captureOf(c),
-		Spin: spinFor(workers), Yield: yieldFor(workers), Idle: c.Idle, Intercept: n.intercept,
+		Spin: spinFor(workers), Spinners: max(1, runtime.NumCPU()/2), Yield: yieldFor(workers), Idle: c.Idle, Intercept: n.intercept,
 	}
 	if c.Hook != nil {
 		wc.Hook = c.Hook(wc.ID)

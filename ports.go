@@ -139,7 +139,7 @@ func (p *plan) roomForPorts(c *Config, workers int) error {
 	for i := range p.ports {
 		udp += btoi(p.ports[i].udp)
 	}
-	need := len(p.ports) + ownDescriptors + (workers-1)*workerDescriptors + c.vhostDescriptors(workers) + minFlows
+	need := len(p.ports) + ownDescriptors + (workers-1)*workerDescriptors + minFlows
 	if len(p.ports) == 0 || need <= c.Limits.Descriptors {
 		return nil
 	}
@@ -173,7 +173,7 @@ func (n *Network) openPlanned() error {
 	return err
 }
 
-// openPorts opens ports, which are dealt out to the workers in turn, until one fails. Of those that may be somebody else's one of each protocol has to be had.
+// openPorts opens ports until one fails. Of those that may be somebody else's one of each protocol has to be had.
 func (n *Network) openPorts(ctx context.Context, ports []plannedPort) (opened []openPort, err error) {
 	var passed [2]int
 	var had [2]bool
@@ -204,7 +204,7 @@ func (n *Network) openPorts(ctx context.Context, ports []plannedPort) (opened []
 }
 
 func (n *Network) openPort(ctx context.Context, p plannedPort, opened *[]openPort) error {
-	m := n.members[n.next%len(n.members)]
+	m := n.portMember(p.udp)
 	var errno hostsock.Errno
 	if err := n.do(ctx, m, func() { errno = m.worker.Forward(p.Port, p.udp) }); err != nil {
 		return err
@@ -212,9 +212,20 @@ func (n *Network) openPort(ctx context.Context, p plannedPort, opened *[]openPor
 	if errno != 0 {
 		return &PortError{Network: p.network(), Listen: p.Listen.String(), Err: errno, cure: portCure(errno, p.Device)}
 	}
-	n.next++
+	if p.udp {
+		n.next++
+	}
 	*opened = append(*opened, openPort{p, m})
 	return nil
+}
+
+// portMember is the worker that gets the next port. Datagrams belong to whoever has their socket, so these are dealt out. Connections are given to the worker
+// with the fewest when they are accepted; that one worker accepts all lets the others sleep while there is little to do.
+func (n *Network) portMember(udp bool) *member {
+	if udp {
+		return n.members[n.next%len(n.members)]
+	}
+	return n.members[0]
 }
 
 // same reports whether both listen at the same place.

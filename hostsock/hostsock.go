@@ -48,7 +48,7 @@ type Host interface {
 	Wait(events []Event, timeout int64) int
 
 	// ConnectTCP opens a socket and begins to connect it. 0 means that the connection is under way: the first event with Out,
-	// Error or Hangup tells that ConnectResult is known. An immediate failure leaves no descriptor behind.
+	// Error or Hangup tells that ConnectResult is known: it is 0 when that event had Out alone. An immediate failure leaves no descriptor behind.
 	ConnectTCP(from Origin, to netip.AddrPort) (fd int, err Errno)
 	// ConnectResult is the pending error of the socket (SO_ERROR); 0 after a successful connect.
 	ConnectResult(fd int) Errno
@@ -60,8 +60,8 @@ type Host interface {
 	Listen(fd int) Errno
 	// Unlisten ends that: connections that were not accepted are reset, and further ones refused. The socket stays bound.
 	Unlisten(fd int) Errno
-	// Accept takes one connection. peer and local have IPv4-mapped addresses unmapped.
-	Accept(fd int) (conn int, peer, local netip.AddrPort, err Errno)
+	// Accept takes one connection. peer has an IPv4-mapped address unmapped.
+	Accept(fd int) (conn int, peer netip.AddrPort, err Errno)
 	// Send writes the pieces in order, as one system call for up to 64 of them, and returns how many bytes were taken. The
 	// pieces stay the caller's and are not kept.
 	Send(fd int, bufs [][]byte) (n int, err Errno)

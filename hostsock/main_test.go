@@ -135,7 +135,7 @@ func pair(t testing.TB, s *hostsock.System, at netip.Addr) (client, server int) 
 	ready(t, s, client, func(e hostsock.Event) bool { return e.Out })
 	must(t, s.ConnectResult(client), "ConnectResult")
 	ready(t, s, l, func(e hostsock.Event) bool { return e.In }) // the client may be told first
-	server, _, _, err := s.Accept(l)
+	server, _, err := s.Accept(l)
 	must(t, err, "Accept")
 	return client, server
 }

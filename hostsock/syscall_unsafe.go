@@ -116,13 +116,6 @@ func accept(fd int, peer *sockaddr) (int, Errno) {
 	return int(conn), 0
 }
 
-func getsockname(fd int, addr *sockaddr) Errno {
-	n := uint32(len(addr))
-	_, _, err := unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(addr)),
-		uintptr(unsafe.Pointer(&n)))
-	return err
-}
-
 func getOption(fd, level, option int) (int32, Errno) {
 	var value int32
 	n := uint32(unsafe.Sizeof(value))

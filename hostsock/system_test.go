@@ -131,7 +131,7 @@ func TestOutOfDescriptors(t *testing.T) {
 	_, listenErr := s.ListenTCP(addr, "", false)
 	_, udpErr := s.OpenUDP(hostsock.Origin{}, addr, false)
 	_, pingErr := s.OpenPing(1, loopback4)
-	_, _, _, acceptErr := s.Accept(l)
+	_, _, acceptErr := s.Accept(l)
 	_, systemErr := hostsock.NewSystem()
 	restore()
 
@@ -145,7 +145,7 @@ func TestOutOfDescriptors(t *testing.T) {
 	if systemErr == nil {
 		t.Error("NewSystem worked without a descriptor")
 	}
-	conn, _, _, acceptErr := s.Accept(l)
+	conn, _, acceptErr := s.Accept(l)
 	must(t, acceptErr, "Accept afterwards: the connection must still wait")
 	s.Close(conn)
 }

@@ -139,19 +139,13 @@ func (s *System) Unlisten(fd int) Errno {
 }
 
 // Accept implements Host.
-func (s *System) Accept(fd int) (conn int, peer, local netip.AddrPort, err Errno) {
+func (s *System) Accept(fd int) (conn int, peer netip.AddrPort, err Errno) {
 	s.counters.Socket++
 	conn, err = accept(fd, &s.addr)
 	if err != 0 {
-		return -1, netip.AddrPort{}, netip.AddrPort{}, err
+		return -1, netip.AddrPort{}, err
 	}
-	peer = s.addr.decode()
-	s.counters.Socket++
-	if err = getsockname(conn, &s.addr); err != 0 {
-		s.Close(conn)
-		return -1, netip.AddrPort{}, netip.AddrPort{}, err
-	}
-	return conn, peer, s.addr.decode(), 0
+	return conn, s.addr.decode(), 0
 }
 
 // streamOptions sets what every TCP socket has: segments go out at once, since the guest's TCP has already

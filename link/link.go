@@ -32,6 +32,7 @@ type Features struct {
 	Csum       bool // partial checksums, both ways
 	TSO4, TSO6 bool // TCP segments larger than the MTU, both ways
 	USO        bool // UDP_L4 segments larger than the MTU, both ways
+	Learns     bool // of several queues, the guest's frames of a flow come on that which has last sent one of it
 }
 
 // Queue is one queue pair of a link. It belongs to one worker and is not safe for concurrent use. No method
@@ -60,6 +61,4 @@ type Queue interface {
 type Counters struct {
 	Reads, Writes uint64 // system calls
 	Refused       uint64 // frames that the link refused for good
-	Descriptors   uint64 // of rings, that the frames sent have taken
-	Rebuilds      uint64 // times that rings were broken, and made anew or done without
 }

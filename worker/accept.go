@@ -109,7 +109,7 @@ func (w *Worker) tcpAccept(index int32) (again bool) {
 			w.hold(index)
 			return false
 		}
-		fd, peer, _, err := w.Host.Accept(l.fd)
+		fd, peer, err := w.Host.Accept(l.fd)
 		switch err {
 		case 0:
 			w.tcpAccepted(l, fd, peer)
@@ -181,6 +181,7 @@ func (w *Worker) tcpAdopt(fd int, key flow.Key, rule int32) {
 	guest, from := key.GuestAddrPort(), key.PeerAddrPort()
 	f.head = makeHeader(from.Addr(), guest.Addr(), packet.ProtoTCP, 0, hopLimit)
 	f.conn.FromHost(&w.env, w.tcpConfig(guest, from))
+	w.attract(f)
 	if err := w.Host.Watch(fd, token(tokenFlow, f.gen, f.index)); err != 0 {
 		w.Stats.Drop(openReason(err))
 		w.Host.Abort(fd)

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/gopacket/gopacket/layers"
+	"github.com/vasta-net/vasta/gateway"
 	"github.com/vasta-net/vasta/hostsock/hosttest"
 	"github.com/vasta-net/vasta/link/linktest"
 	"github.com/vasta-net/vasta/packet"
@@ -43,7 +44,9 @@ func makeCrew(t TB, n int, edit func(*worker.Config)) *rig {
 	r.host.Advance(second)
 	r.crew = &crew{learned: make(map[[2]netip.AddrPort]int), seed: maphash.MakeSeed(), only: -1}
 	for i := range n {
-		m := &member{link: linktest.New(allFeatures), view: r.host.View()}
+		features := allFeatures
+		features.Learns = true
+		m := &member{link: linktest.New(features), view: r.host.View()}
 		m.link.Notify = func() { m.view.Wake(linktest.Fd) }
 		c := config(t, m.link, m.view)
 		c.Clock = r.host.Now
@@ -110,10 +113,12 @@ func (r *rig) takeCrew() (all []got) {
 	for i, m := range r.crew.members {
 		for _, f := range m.link.Take() {
 			g := r.decode(f)
-			if r.crew.only < 0 {
+			if r.crew.only < 0 && !(g.tcp != nil && flags(g.tcp) == "S") { // which the guest has answered before the link learns from it
 				r.crew.learned[[2]netip.AddrPort{g.to, g.from}] = i
 			}
-			all = append(all, g)
+			if gateway.MAC(f.Data[:6]) != gwMAC { // else the guest's kernel drops it
+				all = append(all, g)
+			}
 		}
 	}
 	return all

@@ -23,6 +23,7 @@ type Group struct {
 	directory *flow.Directory
 	inboxes   []inbox
 
+	spins       atomic.Uint64 // how often a worker has begun to spin
 	halfOpen    halfOpen
 	pingRefused atomic.Bool // the host forbids echo sockets, and one of the workers has said so
 }
@@ -32,7 +33,7 @@ type inbox struct {
 	*ring.Ring
 	memory []byte
 	wakeFd int
-	flows  atomic.Int64 // TCP flows that the worker has, or is about to be given
+	weight atomic.Int64 // TCP flows that the worker has, or is about to be given, less those of which a side has ended
 	_      [64]byte     // the next one's are written by another processor
 }
 
@@ -84,11 +85,11 @@ func (g *Group) put(worker int, head []byte, pieces [][]byte) bool {
 	return ok
 }
 
-// lightest is the worker with the fewest TCP flows; the one that asks, where there is no lighter one.
+// lightest is the worker with the least weight; the one that asks, where there is no lighter one.
 func (g *Group) lightest(self int) int {
 	best := self
 	for i := range g.inboxes {
-		if g.inboxes[i].flows.Load() < g.inboxes[best].flows.Load() {
+		if g.inboxes[i].weight.Load() < g.inboxes[best].weight.Load() {
 			best = i
 		}
 	}
@@ -98,4 +99,21 @@ func (g *Group) lightest(self int) int {
 // trim gives the memory of an inbox back to the system.
 func (in *inbox) trim() {
 	in.Trim(func(mem []byte) { _ = unix.Madvise(mem, unix.MADV_DONTNEED) }) // if it fails the memory is only kept
+}
+
+// weigh counts a new TCP flow of the worker's.
+func (w *Worker) weigh(f *flowSlot) {
+	if w.inbox != nil && !f.weighs {
+		f.weighs = true
+		w.inbox.weight.Add(1)
+	}
+}
+
+// lighten ends that. A connection that is being ended weighs nothing: of clients that come one after the other, each finds the worker of the one before as free
+// as the others, and need not wake one of those.
+func (w *Worker) lighten(f *flowSlot) {
+	if f.weighs {
+		f.weighs = false
+		w.inbox.weight.Add(-1)
+	}
 }

@@ -15,10 +15,6 @@ import (
 // hopLimit is the TTL of what vasta itself says to the guest.
 const hopLimit = 64
 
-// maxPacket is the longest packet of a frame in bytes, its IP header included, in either family. IPv6 would allow its header more, but neither the kernel's GSO nor
-// a buffer of virtio does (5.1.6.3.1).
-const maxPacket = 65535
-
 // header is the Ethernet and IP header of a flow's frames toward the guest, complete but for MAC addresses, length and, for
 // IPv4, the checksum. It is made once for a flow.
 type header struct {
@@ -28,7 +24,7 @@ type header struct {
 	pseudo uint16 // pseudo header sum with length 0
 	proto  uint8
 	isIPv6 bool
-	group  bool   // goes to a multicast group: bytes begin with its Ethernet address
+	group  bool   // goes not to the guest's Ethernet address, but to that with which bytes begin: a multicast group's
 	mtu    uint16 // of the way to the guest, in bytes, where routers of its side have told of a narrow one; 0: that of the link
 	tally  Tally  // of what was sent with it
 }
@@ -71,6 +67,12 @@ func (h *header) toGroup(a netip.Addr) {
 	}
 	b := a.As16()
 	copy(h.bytes[:], []byte{0x33, 0x33, b[12], b[13], b[14], b[15]})
+}
+
+// toSelf has packets go to the gateway's own Ethernet address, which is nobody's among those that the guest's kernel takes frames for.
+func (h *header) toSelf(mac gateway.MAC) {
+	h.group = true
+	copy(h.bytes[:], mac[:])
 }
 
 // mark has packets from now on carry the service byte tos and the hop limit ttl, 0 for that of vasta itself.

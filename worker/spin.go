@@ -42,11 +42,16 @@ func (w *Worker) spinning() bool {
 	return true
 }
 
-// spin looks for events for at most Spin nanoseconds and returns how many there are.
+// spin looks for events for at most Spin nanoseconds and returns how many there are. It ends without any when another worker has given this one
+// something, or when others have begun to spin: the conversation is theirs now, and so should the processor be.
 func (w *Worker) spin() int {
 	s := &w.spinner
+	turn := w.beginSpin()
 	end := w.Clock() + w.Spin
 	for range spinLooks {
+		if w.hasMail() || w.outspun(turn) {
+			return 0
+		}
 		w.Stats.SysWait++
 		if n := w.Host.Wait(w.events[:], 0); n > 0 {
 			s.score = min(s.score+1, spinScore)
@@ -60,4 +65,17 @@ func (w *Worker) spin() int {
 		s.score, s.skip = 0, spinSkip
 	}
 	return 0
+}
+
+// beginSpin tells the group that this worker spins, and returns its turn.
+func (w *Worker) beginSpin() uint64 {
+	if w.Group == nil {
+		return 0
+	}
+	return w.Group.spins.Add(1)
+}
+
+// outspun reports whether as many workers as may spin have begun after that turn.
+func (w *Worker) outspun(turn uint64) bool {
+	return w.Group != nil && w.Group.spins.Load()-turn >= uint64(w.Spinners)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"github.com/vasta-net/vasta/flow"
+	"github.com/vasta-net/vasta/flow/tcp"
 	"github.com/vasta-net/vasta/packet"
 	"github.com/vasta-net/vasta/ring"
 	"github.com/vasta-net/vasta/stats"
@@ -92,7 +93,7 @@ func (w *Worker) take(record []byte) {
 	w.spent += len(record) + frameWork
 	if record[0] == noteAccepted {
 		fd, key, rule := decodeAccepted(record[noteBody:])
-		w.inbox.flows.Add(-1) // the flow counts itself
+		w.inbox.weight.Add(-1) // the flow counts itself
 		w.tcpAdopt(fd, key, rule)
 		return
 	}
@@ -122,12 +123,26 @@ func (w *Worker) passOn(fd int, key *flow.Key, rule int32) bool {
 	}
 	w.note[0] = noteAccepted
 	encodeAccepted(w.note[noteBody:], fd, key, rule)
-	w.Group.inboxes[to].flows.Add(1) // now, so that the next one is not given to the same
+	w.Group.inboxes[to].weight.Add(1) // now, so that the next one is not given to the same
 	if w.Group.put(to, w.note[:], nil) {
 		return true
 	}
-	w.Group.inboxes[to].flows.Add(-1)
+	w.Group.inboxes[to].weight.Add(-1)
 	return false
+}
+
+// attract has the link bring what the guest answers to a new flow's first frame to this worker. A TAP with several queues learns from a frame only after
+// the guest's kernel has taken it, and so after it has answered it in the same call; until then it goes by a hash that nobody else knows. So a frame with the
+// flow's addresses goes before, that the guest's kernel drops because it is for another Ethernet address. It is a reset: who took it all the same would do nothing.
+func (w *Worker) attract(f *flowSlot) {
+	if w.Group == nil || !w.feat.Learns {
+		return
+	}
+	w.tx.spare = f.head
+	w.tx.spare.toSelf(w.Gateway.MAC())
+	w.tx.cur = &w.tx.spare
+	w.tx.ports = [2]uint16{f.key.PeerPort, f.key.GuestPort}
+	w.SendTCP(nil, &tcp.Out{Flags: tcp.RST})
 }
 
 func encodeAccepted(b []byte, fd int, k *flow.Key, rule int32) {

@@ -210,13 +210,14 @@ func (w *Worker) tcpConfig(guest, peer netip.AddrPort) tcp.Config {
 	ipLen := packet.IPv4Len
 	tso := w.feat.TSO4
 	v6 := guest.Addr().Is6()
+	limit := 65535 - packet.IPv4Len // total length counts the IPv4 header, payload length not the IPv6 header
 	if v6 {
-		ipLen, tso = packet.IPv6Len, w.feat.TSO6
+		ipLen, tso, limit = packet.IPv6Len, w.feat.TSO6, 65535
 	}
 	c := tcp.Config{MSS: alignedMSS(w.MTU - ipLen - packet.TCPLen), V6: v6, ISS: w.initialSequence(guest, peer)}
 	c.TSBase = c.ISS * 0x9e3779b1
 	if tso {
-		c.MaxGSO = maxPacket - ipLen - packet.TCPLen
+		c.MaxGSO = limit - packet.TCPLen
 	}
 	return c
 }
@@ -269,8 +270,7 @@ func (w *Worker) tcpEvent(f *flowSlot) {
 		if !f.writable {
 			return
 		}
-		f.failed = false
-		if err := w.Host.ConnectResult(f.fd); err != 0 {
+		if err := w.connectResult(f); err != 0 {
 			if f.tries == 0 || !w.dnsReconnect(f) {
 				w.connectFailed(f, err)
 			}
@@ -280,12 +280,24 @@ func (w *Worker) tcpEvent(f *flowSlot) {
 		w.makeDirty(f)
 		return
 	}
+	if f.ended {
+		w.lighten(f)
+	}
 	w.notice(f)
 	if f.writable && c.HeldBytes() > 0 {
 		w.drain(f)
 		w.makeDirty(f)
 	}
 	w.makeReady(f)
+}
+
+// connectResult is how connecting f's host socket has ended. A socket that may be written, and of which no event tells more, is connected.
+func (w *Worker) connectResult(f *flowSlot) hostsock.Errno {
+	if !f.failed && !f.ended {
+		return 0
+	}
+	f.failed = false
+	return w.Host.ConnectResult(f.fd)
 }
 
 // notice learns of an error of the host socket, or of its peer's end, where nobody reads who would: at the end of the stream, or while the
@@ -390,6 +402,7 @@ func (w *Worker) tcpOutput(f *flowSlot) bool {
 		w.answeredHalf(f)
 	}
 	if c.ShutdownDue() {
+		w.lighten(f)
 		if err := w.Host.ShutdownWrite(f.fd); err != 0 && err != unix.ENOTCONN {
 			w.hostFailed(f, err)
 		}

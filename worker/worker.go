@@ -87,6 +87,8 @@ type Config struct {
 	Capture func(d Direction, hdr *packet.NetHdr, bufs [][]byte) // sees every frame; nil for none
 	Hook    packet.Hook                                          // judges the guest's frames before anything is made of them; nil for none
 	Spin    int64                                                // nanoseconds to look for events before sleeping, where that has been worth it; 0 for never
+	// Spinners is how many workers of the group may do so at the same time: those that began last. At least 1.
+	Spinners int
 	// Yield lets other threads run first when the worker has slept, nil for no such courtesy. With more workers than processors, each
 	// finds more to do at once when it comes last.
 	Yield func()
@@ -217,6 +219,7 @@ type flowSlot struct {
 	counted  bool // in Worker.sources
 	answered bool
 	half     bool  // an accepted connection that the guest has not answered yet
+	weighs   bool  // in the worker's weight in its group
 	failures uint8 // UDP, ICMP: how often in succession reading has failed
 
 	fromGuest Tally
@@ -388,15 +391,15 @@ func (w *Worker) wait(limit int64) {
 	if w.lateAge++; len(w.late) == 0 || w.lateAge > lateRounds {
 		w.flushLate()
 	}
-	if timeout != 0 && !w.mayWait() {
-		timeout = 0
-	}
 	if timeout != 0 && w.spinning() {
 		n = w.spin()
 	}
 	if n == 0 {
 		if timeout != 0 {
 			w.flushLate()
+			if !w.mayWait() {
+				timeout = 0
+			}
 		}
 		w.Stats.SysWait++
 		n = w.Host.Wait(w.events[:], timeout)
@@ -641,6 +644,9 @@ func (w *Worker) takeSlot(kind flowKind, key flow.Key) *flowSlot {
 	*f = flowSlot{kind: kind, gen: f.gen + 1, index: f.index, key: key, fd: -1, owner: -1, rule: w.judge.rule, began: w.now, inDirty: f.inDirty, inLate: f.inLate}
 	w.used(f)
 	w.levels(kind, 1)
+	if kind == tcpFlow {
+		w.weigh(f)
+	}
 	if w.talks {
 		w.logOpened(f)
 	}
@@ -656,6 +662,7 @@ func (w *Worker) dropFlow(f *flowSlot) {
 		w.dialOver(f)
 	}
 	w.tellEnd(f)
+	w.lighten(f)
 	w.levels(f.kind, -1)
 	if f.counted {
 		w.sources.remove(&f.key)
@@ -678,9 +685,6 @@ func (w *Worker) levels(kind flowKind, n int) {
 	switch kind {
 	case tcpFlow:
 		s.TCPFlows += d
-		if w.inbox != nil {
-			w.inbox.flows.Add(int64(n))
-		}
 	case udpFlow:
 		s.UDPFlows += d
 	case icmpFlow:

@@ -186,7 +186,7 @@ func (h *Host) Unlisten(fd int) hostsock.Errno {
 }
 
 // Accept implements hostsock.Host.
-func (h *Host) Accept(fd int) (conn int, peer, local netip.AddrPort, err hostsock.Errno) {
+func (h *Host) Accept(fd int) (conn int, peer netip.AddrPort, err hostsock.Errno) {
 	s, err := h.begin(Accept, fd, Listener)
 	switch {
 	case err != 0:
@@ -196,12 +196,12 @@ func (h *Host) Accept(fd int) (conn int, peer, local netip.AddrPort, err hostsoc
 		err = unix.EAGAIN
 	}
 	if err != 0 {
-		return -1, netip.AddrPort{}, netip.AddrPort{}, err
+		return -1, netip.AddrPort{}, err
 	}
 	c := s.waiting[0]
 	s.waiting = s.waiting[1:]
 	c.end = stillOpen
-	return h.add(c), c.Peer, c.Local, 0
+	return h.add(c), c.Peer, 0
 }
 
 // Send implements hostsock.Host.

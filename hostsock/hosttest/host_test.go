@@ -152,7 +152,7 @@ func TestEveryMethodCanFail(t *testing.T) {
 		hosttest.BindTCP:       func() hostsock.Errno { _, err := h.BindTCP(here, "", false); return err },
 		hosttest.Listen:        func() hostsock.Errno { return h.Listen(listener) },
 		hosttest.Unlisten:      func() hostsock.Errno { return h.Unlisten(listener) },
-		hosttest.Accept:        func() hostsock.Errno { _, _, _, err := h.Accept(listener); return err },
+		hosttest.Accept:        func() hostsock.Errno { _, _, err := h.Accept(listener); return err },
 		hosttest.Send:          func() hostsock.Errno { _, err := h.Send(tcp, [][]byte{{1}}); return err },
 		hosttest.Recv:          func() hostsock.Errno { _, err := h.Recv(tcp, [][]byte{make([]byte, 1)}); return err },
 		hosttest.Peek:          func() hostsock.Errno { _, err := h.Peek(tcp); return err },
@@ -181,7 +181,7 @@ func TestEveryMethodCanFail(t *testing.T) {
 			}
 		})
 	}
-	if n, _, _, err := h.Accept(listener); err != 0 || h.Socket(n) == nil {
+	if n, _, err := h.Accept(listener); err != 0 || h.Socket(n) == nil {
 		t.Errorf("the connection is lost: %v", err)
 	}
 	for _, s := range h.Sockets() {
@@ -293,7 +293,7 @@ func TestListener(t *testing.T) {
 		t.Errorf("listening at %+v", ls)
 	}
 	h.Watch(l, 5)
-	if _, _, _, err := h.Accept(l); err != unix.EAGAIN {
+	if _, _, err := h.Accept(l); err != unix.EAGAIN {
 		t.Errorf("Accept: %v", err)
 	}
 	first, second := ls.Inbound(there, here), ls.Inbound(here, there)
@@ -301,9 +301,9 @@ func TestListener(t *testing.T) {
 	if got := poll(h); len(got) != 1 || got[0] != (hostsock.Event{Token: 5, In: true}) {
 		t.Errorf("events %+v", got)
 	}
-	conn, peer, local, err := h.Accept(l)
-	if err != 0 || peer != there || local != here || h.Socket(conn) != first || first.Fd() != conn {
-		t.Errorf("Accept = %d, %v, %v, %v", conn, peer, local, err)
+	conn, peer, err := h.Accept(l)
+	if err != 0 || peer != there || first.Local != here || h.Socket(conn) != first || first.Fd() != conn {
+		t.Errorf("Accept = %d, %v, %v", conn, peer, err)
 	}
 	h.Watch(conn, 6)
 	if got := poll(h); len(got) != 1 || !got[0].In || !got[0].Out || got[0].Token != 6 {
@@ -328,7 +328,7 @@ func TestListenLater(t *testing.T) {
 	if !ls.Inbound(there, here).Aborted() {
 		t.Error("a socket that does not listen takes a connection")
 	}
-	if _, _, _, err := h.Accept(l); err != unix.EINVAL {
+	if _, _, err := h.Accept(l); err != unix.EINVAL {
 		t.Errorf("Accept before Listen: %v", err)
 	}
 	if err := h.Listen(l); err != 0 {

@@ -67,7 +67,7 @@ func (w *twin) refused() int {
 func (w *twin) accepted() int {
 	l, _ := w.h.ListenTCP(here, "", false)
 	w.h.Last().Inbound(there, here).SetSpace(fullAt)
-	fd, _, _, _ := w.h.Accept(l)
+	fd, _, _ := w.h.Accept(l)
 	w.h.Close(l)
 	return fd
 }
@@ -124,7 +124,7 @@ func (w *kernel) pair() (client, server int) {
 	defer w.s.Close(l)
 	client, err := w.s.ConnectTCP(hostsock.Origin{}, at)
 	w.must(err)
-	server, _, _, err = w.s.Accept(l)
+	server, _, err = w.s.Accept(l)
 	w.must(err)
 	return client, server
 }

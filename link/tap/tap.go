@@ -54,9 +54,11 @@ var _ link.Queue = (*Queue)(nil)
 //
 // The queue owns fd from now on, makes it non-blocking, and closes it in Close; if New fails, fd stays the caller's.
 func New(fd int, f link.Features) (*Queue, error) {
-	if err := check(fd); err != nil {
+	ifr, err := check(fd)
+	if err != nil {
 		return nil, err
 	}
+	f.Learns = ifr.Uint16()&unix.IFF_MULTI_QUEUE != 0
 	// The header's fields are little-endian on every machine, as they are in virtio.
 	if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETLE, 1); err != nil {
 		return nil, fmt.Errorf("link/tap: cannot make the virtio-net header little-endian: %w", err)
@@ -83,29 +85,29 @@ func Offload(fd int) (link.Features, error) {
 	return f, nil
 }
 
-// check refuses a descriptor whose frames would be misread.
-func check(fd int) error {
+// check refuses a descriptor whose frames would be misread, and returns the interface's name and flags.
+func check(fd int) (*unix.Ifreq, error) {
 	ifr, err := unix.NewIfreq("")
 	if err != nil {
-		return fmt.Errorf("link/tap: %w", err)
+		return nil, fmt.Errorf("link/tap: %w", err)
 	}
 	if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, ifr); err != nil {
-		return fmt.Errorf("link/tap: descriptor %d is not an attached TAP device: %w", fd, err)
+		return nil, fmt.Errorf("link/tap: descriptor %d is not an attached TAP device: %w", fd, err)
 	}
 	// IFF_NO_PI cannot be asked for: TUNGETIFF answers IFF_NOFILTER in the same bit.
 	const want = unix.IFF_TAP | unix.IFF_VNET_HDR
 	if flags := ifr.Uint16(); flags&want != want {
-		return fmt.Errorf("link/tap: device %s has flags %#x; open it with IFF_TAP|IFF_NO_PI|IFF_VNET_HDR", ifr.Name(), flags)
+		return nil, fmt.Errorf("link/tap: device %s has flags %#x; open it with IFF_TAP|IFF_NO_PI|IFF_VNET_HDR", ifr.Name(), flags)
 	}
 	size, err := unix.IoctlGetInt(fd, unix.TUNGETVNETHDRSZ)
 	if err != nil {
-		return fmt.Errorf("link/tap: cannot read the virtio-net header size of %s: %w", ifr.Name(), err)
+		return nil, fmt.Errorf("link/tap: cannot read the virtio-net header size of %s: %w", ifr.Name(), err)
 	}
 	if size != packet.NetHdrLen {
-		return fmt.Errorf("link/tap: device %s has virtio-net headers of %d bytes; set %d with TUNSETVNETHDRSZ",
+		return nil, fmt.Errorf("link/tap: device %s has virtio-net headers of %d bytes; set %d with TUNSETVNETHDRSZ",
 			ifr.Name(), size, packet.NetHdrLen)
 	}
-	return nil
+	return ifr, nil
 }
 
 func open(fd int, f link.Features) (*Queue, error) {

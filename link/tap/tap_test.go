@@ -116,6 +116,27 @@ func TestBatchesGrow(t *testing.T) {
 	}
 }
 
+// TestLearns: only a device that may have several queues has its driver remember which of them wrote to a flow.
+func TestLearns(t *testing.T) {
+	newNetns(t)
+	for _, several := range []bool{false, true} {
+		flags := uint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+		if several {
+			flags |= unix.IFF_MULTI_QUEUE
+		}
+		q, err := tap.New(openTAP(t, flags, packet.NetHdrLen, unix.TUN_F_CSUM), link.Features{Csum: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := q.Features().Learns; got != several {
+			t.Errorf("several queues %v: learns %v", several, got)
+		}
+		if err := q.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestFeaturesAndFd(t *testing.T) {
 	newNetns(t)
 	fd := openTAP(t, unix.IFF_TAP|unix.IFF_NO_PI|unix.IFF_VNET_HDR, packet.NetHdrLen, unix.TUN_F_CSUM)

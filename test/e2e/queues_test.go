@@ -85,9 +85,8 @@ func TestAcceptedAreSpread(t *testing.T) {
 			}
 		}
 	})
-	// The guest answers a SYN before the kernel has learned from it on which queue the answer belongs.
-	if c := r.settle(); c.Handover.In > c.TCP.Accepted {
-		t.Errorf("%d frames of %d connections were handed over, want at most the first of each", c.Handover.In, c.TCP.Accepted)
+	if c := r.settle(); c.Handover.In != 0 {
+		t.Errorf("%d frames of %d connections came on the queue of another worker", c.Handover.In, c.TCP.Accepted)
 	}
 }
 

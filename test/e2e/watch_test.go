@@ -165,7 +165,7 @@ func TestReadyBeforeTheCommand(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, b)
 	}
-	if got := strings.Join(strings.Fields(string(b)), " "); got != `inside 1 \n` && got != `\n inside 1` {
+	if got := strings.Join(strings.Fields(string(b)), " "); got != `inside 1 \n` && got != `inside \n 1` && got != `\n inside 1` {
 		t.Errorf("got %q", got)
 	}
 }
