@@ -286,18 +286,6 @@ func TestDialOfSeveralWorkers(t *testing.T) {
 	c := plain()
 	c.Limits.Queues = 3
 	n := running(t, c, inside.link())
-	echo := func(l net.Listener) {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				_, _ = io.Copy(c, c)
-			}()
-		}
-	}
 	l := inside.listen("tcp", ":7000")
 	defer l.Close()
 	go echo(l)

@@ -1,9 +1,11 @@
 package vasta_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -107,6 +109,37 @@ var (
 	guest4, guest6     = netip.MustParsePrefix("10.0.2.15/24"), netip.MustParsePrefix("fd00::15/64")
 	gateway4, gateway6 = netip.MustParseAddr("10.0.2.2"), netip.MustParseAddr("fe80::2")
 )
+
+// comesBack connects from inside to an address behind which [echo] serves, and sends want, which is to come back whole.
+func (s *space) comesBack(address string, want []byte) {
+	s.t.Helper()
+	c, err := s.dial("tcp", address)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer c.Close()
+	go func() {
+		_, _ = c.Write(want)
+		_ = c.(*net.TCPConn).CloseWrite()
+	}()
+	if got, err := io.ReadAll(c); !bytes.Equal(got, want) || err != nil {
+		s.t.Errorf("%s: %d bytes of %d came back, %v", address, len(got), len(want), err)
+	}
+}
+
+// echo sends back what each connection sends, until l is closed.
+func echo(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			_, _ = io.Copy(c, c)
+		}()
+	}
+}
 
 // plain is a network of fixed addresses, whatever the host's are.
 func plain() vasta.Config {

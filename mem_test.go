@@ -3,8 +3,6 @@ package vasta_test
 import (
 	"bytes"
 	"context"
-	"io"
-	"net"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -64,34 +62,12 @@ func TestGuestBehindMem(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				_, _ = io.Copy(c, c)
-			}()
-		}
-	}()
+	go echo(l)
 	want := bytes.Repeat([]byte("vasta"), 2_000_000)
 	for _, address := range []string{"192.0.2.1:80", "[2001:db8::1]:80"} {
 		carrier.longest[0].Store(0)
 		carrier.longest[1].Store(0)
-		in, err := inside.dial("tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		go func() {
-			_, _ = in.Write(want)
-			_ = in.(*net.TCPConn).CloseWrite()
-		}()
-		if got, err := io.ReadAll(in); !bytes.Equal(got, want) || err != nil {
-			t.Errorf("%s: %d bytes of %d came back, %v", address, len(got), len(want), err)
-		}
-		in.Close()
+		inside.comesBack(address, want)
 		for to, longest := range map[string]int64{"network": carrier.longest[0].Load(), "guest": carrier.longest[1].Load()} {
 			if longest < 20_000 {
 				t.Errorf("%s: the longest frame to the %s had %d bytes: segments did not pass whole", address, to, longest)

@@ -124,32 +124,10 @@ func TestSocket(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer l.Close()
-			go func() {
-				for {
-					c, err := l.Accept()
-					if err != nil {
-						return
-					}
-					go func() {
-						defer c.Close()
-						_, _ = io.Copy(c, c)
-					}()
-				}
-			}()
+			go echo(l)
 			want := bytes.Repeat([]byte("vasta"), 200_000)
 			for _, address := range []string{"192.0.2.1:80", "[2001:db8::1]:80"} {
-				in, err := inside.dial("tcp", address)
-				if err != nil {
-					t.Fatal(err)
-				}
-				go func() {
-					_, _ = in.Write(want)
-					_ = in.(*net.TCPConn).CloseWrite()
-				}()
-				if got, err := io.ReadAll(in); !bytes.Equal(got, want) || err != nil {
-					t.Errorf("%s: %d bytes of %d came back, %v", address, len(got), len(want), err)
-				}
-				in.Close()
+				inside.comesBack(address, want)
 			}
 		})
 	}

@@ -1,11 +1,8 @@
 package lab
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
-
-	"github.com/vishvananda/netlink"
 )
 
 // Addresses of the namespace that is behind Host, and of Host on the link between them.
@@ -30,29 +27,15 @@ func (l *Lab) AddBehind() (*Namespace, error) {
 	l.mu.Lock()
 	l.opened, l.behind = append(l.opened, ns), ns
 	l.mu.Unlock()
-	err = l.Host.Do(func() error {
-		return netlink.LinkAdd(&netlink.Veth{
-			LinkAttrs: netlink.LinkAttrs{Name: behindName, MTU: MTU},
-			PeerName:  LinkName, PeerMTU: MTU, PeerNamespace: netlink.NsFd(ns.file.Fd()),
-		})
-	})
+	err = lay(end{l.Host, behindName, []netip.Prefix{behindGateway4, behindGateway6}}, end{ns, LinkName, []netip.Prefix{BehindAddr4, BehindAddr6}})
 	if err == nil {
-		err = ns.configure(BehindAddr4, BehindAddr6)
-	}
-	if err == nil {
-		err = l.Host.withLink(behindName, func(link netlink.Link) error { return netlink.LinkSetUp(link) })
-	}
-	if err == nil {
-		err = l.Host.addAddresses(behindName, behindGateway4, behindGateway6)
-	}
-	if err == nil {
-		err = ns.addDefaultRoutes(behindGateway4.Addr(), behindGateway6.Addr())
+		err = ns.addRoutes(LinkName, everywhere, behindGateway4.Addr(), behindGateway6.Addr())
 	}
 	if err == nil {
 		err = l.Inet.addRoutes(LinkName, []netip.Prefix{BehindAddr4.Masked(), BehindAddr6.Masked()}, HostAddr4.Addr(), HostAddr6.Addr())
 	}
 	if err == nil {
-		err = errors.Join(l.Host.Sysctl("net.ipv4.ip_forward", "1"), l.Host.Sysctl("net.ipv6.conf.all.forwarding", "1"), ns.awaitLink(LinkName), l.Host.awaitLink(behindName))
+		err = l.Host.forward()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("lab: namespace behind host: %w", err)

@@ -33,32 +33,58 @@ var (
 	FarAddr6 = netip.MustParsePrefix("2001:db8:ffff::1/128")
 )
 
+// everywhere are the destinations of the default routes.
+var everywhere = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
+
 // join lays the veth between the two namespaces and gives both their addresses.
 func (l *Lab) join() error {
-	err := l.Host.Do(func() error {
-		return netlink.LinkAdd(&netlink.Veth{
-			LinkAttrs:     netlink.LinkAttrs{Name: LinkName, MTU: MTU},
-			PeerName:      LinkName,
-			PeerMTU:       MTU,
-			PeerNamespace: netlink.NsFd(l.Inet.file.Fd()),
-		})
-	})
-	if err != nil {
-		return fmt.Errorf("veth: %w", err)
-	}
-	if err := l.Inet.configure(InetAddr4, InetAddr6); err != nil {
+	if err := lay(end{l.Host, LinkName, []netip.Prefix{HostAddr4, HostAddr6}}, end{l.Inet, LinkName, []netip.Prefix{InetAddr4, InetAddr6}}); err != nil {
 		return err
 	}
 	if err := l.Inet.addAddresses("lo", FarAddr4, FarAddr6); err != nil {
 		return err
 	}
-	if err := l.Host.configure(HostAddr4, HostAddr6); err != nil {
-		return err
+	return l.Host.addRoutes(LinkName, everywhere, InetAddr4.Addr(), InetAddr6.Addr())
+}
+
+// end is one end of a veth.
+type end struct {
+	ns    *Namespace
+	name  string
+	addrs []netip.Prefix
+}
+
+// lay joins two namespaces by a veth, gives its ends their addresses, and waits until it carries packets.
+func lay(a, b end) error {
+	err := a.ns.Do(func() error {
+		return netlink.LinkAdd(&netlink.Veth{
+			LinkAttrs:     netlink.LinkAttrs{Name: a.name, MTU: MTU},
+			PeerName:      b.name,
+			PeerMTU:       MTU,
+			PeerNamespace: netlink.NsFd(b.ns.file.Fd()),
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("veth: %w", err)
 	}
-	if err := l.Host.addDefaultRoutes(InetAddr4.Addr(), InetAddr6.Addr()); err != nil {
-		return err
+	for _, e := range []end{a, b} {
+		if err := e.ns.setUp(e.name); err != nil {
+			return err
+		}
+		if err := e.ns.addAddresses(e.name, e.addrs...); err != nil {
+			return err
+		}
 	}
-	return errors.Join(l.Host.awaitLink(LinkName), l.Inet.awaitLink(LinkName))
+	return errors.Join(a.ns.awaitLink(a.name), b.ns.awaitLink(b.name))
+}
+
+// setUp brings an interface up.
+func (ns *Namespace) setUp(name string) error {
+	err := ns.withLink(name, func(link netlink.Link) error { return netlink.LinkSetUp(link) })
+	if err != nil {
+		return fmt.Errorf("%s up: %w", name, err)
+	}
+	return nil
 }
 
 // awaitLink waits until the veth carries packets. The kernel notices the other end some time after it is up, and until
@@ -82,17 +108,6 @@ func (ns *Namespace) awaitLink(name string) error {
 	}
 }
 
-// configure brings the loopback and the veth up and gives the veth its addresses.
-func (ns *Namespace) configure(addrs ...netip.Prefix) error {
-	for _, name := range []string{"lo", LinkName} {
-		err := ns.withLink(name, func(link netlink.Link) error { return netlink.LinkSetUp(link) })
-		if err != nil {
-			return fmt.Errorf("%s up: %w", name, err)
-		}
-	}
-	return ns.addAddresses(LinkName, addrs...)
-}
-
 // addAddresses adds addresses without duplicate address detection, so that they
 // work at once.
 func (ns *Namespace) addAddresses(name string, addrs ...netip.Prefix) error {
@@ -110,12 +125,13 @@ func (ns *Namespace) addAddresses(name string, addrs ...netip.Prefix) error {
 	})
 }
 
-func (ns *Namespace) addDefaultRoutes(gateways ...netip.Addr) error {
-	return ns.withLink(LinkName, func(link netlink.Link) error {
-		for _, gw := range gateways {
-			route := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: gw.AsSlice()}
+// addRoutes adds a route for each family.
+func (ns *Namespace) addRoutes(name string, to []netip.Prefix, gateways ...netip.Addr) error {
+	return ns.withLink(name, func(link netlink.Link) error {
+		for i, gw := range gateways {
+			route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(to[i]), Gw: gw.AsSlice()}
 			if err := netlink.RouteAdd(route); err != nil {
-				return fmt.Errorf("default route via %v: %w", gw, err)
+				return fmt.Errorf("route to %v via %v in %s: %w", to[i], gw, ns.name, err)
 			}
 		}
 		return nil

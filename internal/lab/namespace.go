@@ -24,7 +24,7 @@ type Namespace struct {
 	file *os.File
 }
 
-// newNamespace makes an empty network namespace, its loopback still down.
+// newNamespace makes a network namespace with nothing but its loopback.
 func newNamespace(l *Lab, name string) (*Namespace, error) {
 	ns := &Namespace{lab: l, name: name}
 	err := onThreadOfItsOwn(func() error {
@@ -40,6 +40,9 @@ func newNamespace(l *Lab, name string) (*Namespace, error) {
 	}
 	// A router asks for its neighbours from its link-local address, which for the first seconds were tentative.
 	if err := ns.Sysctl("net.ipv6.conf.default.accept_dad", "0"); err != nil {
+		return nil, err
+	}
+	if err := ns.setUp("lo"); err != nil {
 		return nil, err
 	}
 	return ns, nil

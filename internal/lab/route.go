@@ -74,10 +74,8 @@ func (l *Lab) NewRoute(routers int) (*Route, error) {
 
 // beRouter has a namespace forward packets, and answer each that it cannot forward.
 func (ns *Namespace) beRouter() error {
-	for _, key := range []string{"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"} {
-		if err := ns.Sysctl(key, "1"); err != nil {
-			return err
-		}
+	if err := ns.forward(); err != nil {
+		return err
 	}
 	// Neither of the kernel's two limits, for a destination and for all, counts what is in no mask. The one of IPv6 is a list of types and cannot
 	// be empty: 255 is nobody's.
@@ -86,7 +84,12 @@ func (ns *Namespace) beRouter() error {
 			return err
 		}
 	}
-	return ns.withLink("lo", func(link netlink.Link) error { return netlink.LinkSetUp(link) })
+	return nil
+}
+
+// forward has a namespace forward packets.
+func (ns *Namespace) forward() error {
+	return errors.Join(ns.Sysctl("net.ipv4.ip_forward", "1"), ns.Sysctl("net.ipv6.conf.all.forwarding", "1"))
 }
 
 // The names of a link's two ends.
@@ -105,51 +108,17 @@ func Near6(i int) netip.Addr {
 
 // link joins two neighbours by link i and gives them routes: outwards to the end, and inwards to everything.
 func (r *Route) link(i int, near, far *Namespace) error {
-	err := near.Do(func() error {
-		return netlink.LinkAdd(&netlink.Veth{
-			LinkAttrs:     netlink.LinkAttrs{Name: onward, MTU: MTU},
-			PeerName:      inwards,
-			PeerMTU:       MTU,
-			PeerNamespace: netlink.NsFd(far.file.Fd()),
-		})
-	})
-	if err != nil {
-		return err
-	}
 	near4, near6 := Near4(i).Prev(), Near6(i).Prev()
-	for _, end := range []struct {
-		ns     *Namespace
-		name   string
-		v4, v6 netip.Addr
-	}{{near, onward, near4, near6}, {far, inwards, Near4(i), Near6(i)}} {
-		err := end.ns.withLink(end.name, func(link netlink.Link) error { return netlink.LinkSetUp(link) })
-		if err != nil {
-			return err
-		}
-		if err := end.ns.addAddresses(end.name, netip.PrefixFrom(end.v4, 30), netip.PrefixFrom(end.v6, 64)); err != nil {
-			return err
-		}
+	addrs := func(v4, v6 netip.Addr) []netip.Prefix {
+		return []netip.Prefix{netip.PrefixFrom(v4, 30), netip.PrefixFrom(v6, 64)}
 	}
-	if err := errors.Join(near.awaitLink(onward), far.awaitLink(inwards)); err != nil {
+	if err := lay(end{near, onward, addrs(near4, near6)}, end{far, inwards, addrs(Near4(i), Near6(i))}); err != nil {
 		return err
 	}
 	if err := near.addRoutes(onward, []netip.Prefix{End4, End6}, Near4(i), Near6(i)); err != nil {
 		return err
 	}
-	return far.addRoutes(inwards, []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}, near4, near6)
-}
-
-// addRoutes adds a route for each family.
-func (ns *Namespace) addRoutes(name string, to []netip.Prefix, gateways ...netip.Addr) error {
-	return ns.withLink(name, func(link netlink.Link) error {
-		for i, gw := range gateways {
-			route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(to[i]), Gw: gw.AsSlice()}
-			if err := netlink.RouteAdd(route); err != nil {
-				return fmt.Errorf("route to %v via %v in %s: %w", to[i], gw, ns.name, err)
-			}
-		}
-		return nil
-	})
+	return far.addRoutes(inwards, everywhere, near4, near6)
 }
 
 // SetMTU sets the MTU, in bytes, of both ends of link i: 0 is that behind Inet.

@@ -168,13 +168,9 @@ func knock(fd int, ended <-chan struct{}) error {
 // serveDatagrams serves one client after the other until ln is closed.
 func serveDatagrams(ln net.Listener, addr netip.Addr) {
 	for {
-		conn, err := ln.Accept()
-		if errors.Is(err, net.ErrClosed) {
+		conn := accept(ln)
+		if conn == nil {
 			return
-		}
-		if err != nil {
-			time.Sleep(pollInterval)
-			continue
 		}
 		reply := json.NewEncoder(conn)
 		if err := serveStream(conn, reply, addr); err != nil {

@@ -170,18 +170,28 @@ func (s *Server) answerDatagrams(fd int) {
 	}
 }
 
+// accept returns the next connection, nil when ln is closed.
+func accept(ln net.Listener) net.Conn {
+	for {
+		conn, err := ln.Accept()
+		switch {
+		case err == nil:
+			return conn
+		case errors.Is(err, net.ErrClosed):
+			return nil
+		}
+		// Out of descriptors, most likely: the client sees its connection
+		// refused or stuck and reports it.
+		time.Sleep(pollInterval)
+	}
+}
+
 // hold sends back what it gets on any number of connections until ln is closed.
 func hold(ln net.Listener) {
 	for {
-		conn, err := ln.Accept()
-		if errors.Is(err, net.ErrClosed) {
+		conn := accept(ln)
+		if conn == nil {
 			return
-		}
-		if err != nil {
-			// Out of descriptors, most likely: the client sees its connection
-			// refused or stuck and reports it.
-			time.Sleep(pollInterval)
-			continue
 		}
 		go func() {
 			defer conn.Close()

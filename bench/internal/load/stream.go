@@ -352,13 +352,9 @@ func ListenStreams() (*StreamServer, error) {
 	s := &StreamServer{listener: ln}
 	s.wg.Go(func() {
 		for {
-			conn, err := ln.Accept()
-			if errors.Is(err, net.ErrClosed) {
+			conn := accept(ln)
+			if conn == nil {
 				return
-			}
-			if err != nil {
-				time.Sleep(pollInterval) // out of descriptors: the client sees its connection stuck
-				continue
 			}
 			go answerOrder(conn.(*net.TCPConn))
 		}
