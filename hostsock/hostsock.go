@@ -65,6 +65,9 @@ type Host interface {
 	// Send writes the pieces in order, as one system call for up to 64 of them, and returns how many bytes were taken. The
 	// pieces stay the caller's and are not kept.
 	Send(fd int, bufs [][]byte) (n int, err Errno)
+	// LimitUnsent bounds what Send leaves with the kernel beyond what the peer's window and the path let it send (TCP_NOTSENT_LOWAT): what is more
+	// is refused, and the event with Out comes when half of it has gone.
+	LimitUnsent(fd int) Errno
 	// Recv reads into the pieces in order, as one system call. 0 bytes without an error is the end of the stream. The pieces
 	// stay the caller's; there is at least one, and none is empty.
 	Recv(fd int, bufs [][]byte) (n int, err Errno)

@@ -148,6 +148,14 @@ func (s *System) Accept(fd int) (conn int, peer netip.AddrPort, err Errno) {
 	return conn, s.addr.decode(), 0
 }
 
+// maxUnsent is how many bytes that may not be sent yet a TCP socket keeps after LimitUnsent.
+const maxUnsent = 128 << 10
+
+// LimitUnsent implements Host.
+func (s *System) LimitUnsent(fd int) Errno {
+	return s.setOption(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, maxUnsent)
+}
+
 // streamOptions sets what every TCP socket has: segments go out at once, since the guest's TCP has already
 // decided when to send; urgent data stays in line; and a peer that is gone is noticed at last.
 func (s *System) streamOptions(fd int) Errno {

@@ -87,6 +87,36 @@ func TestShortWriteThenEAGAINThenOut(t *testing.T) {
 	next(t, s, func(e hostsock.Event) bool { return e.Token == 9 && e.Out })
 }
 
+// TestLimitUnsent fills sockets whose peer does not read: with the limit hardly more waits than may go out.
+func TestLimitUnsent(t *testing.T) {
+	s := newSystem(t)
+	chunk := bytes.Repeat([]byte("x"), 64<<10)
+	unsent := func(limited bool) int {
+		c, srv := pair(t, s, loopback4)
+		defer s.Close(c)
+		defer s.Close(srv)
+		if limited {
+			must(t, s.LimitUnsent(c), "LimitUnsent")
+		}
+		for {
+			if _, err := s.Send(c, [][]byte{chunk}); err == unix.EAGAIN {
+				break
+			} else if err != 0 {
+				t.Fatalf("Send: %v", err)
+			}
+		}
+		n, err := unix.IoctlGetInt(c, unix.SIOCOUTQNSD)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	const most = 128<<10 + 64<<10 // what LimitUnsent says, and the last Send
+	if free, limited := unsent(false), unsent(true); free <= most || limited > most {
+		t.Errorf("%d bytes wait without the limit, %d with it; want at most %d with it, and more without", free, limited, most)
+	}
+}
+
 func TestConnectRefused(t *testing.T) {
 	for _, at := range []netip.Addr{loopback4, loopback6} {
 		t.Run(at.String(), func(t *testing.T) {

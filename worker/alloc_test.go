@@ -74,6 +74,8 @@ type steadyHost struct {
 // steadyFd is the one socket.
 const steadyFd = 7
 
+func (h *steadyHost) LimitUnsent(int) hostsock.Errno { return 0 }
+
 func (h *steadyHost) Watch(fd int, token uint64) hostsock.Errno {
 	if fd == steadyFd {
 		h.token = token

@@ -28,6 +28,11 @@ func (w *Worker) sentBulk(f *flowSlot, bytes int) {
 	if bytes < sendersBytes || f.sentIn == s.round+1 {
 		return
 	}
+	if f.sentIn == 0 {
+		// The kernel gives a socket room for twenty segments at once, 1.3 MiB with an MTU of 65520, and twice its congestion window later. On a slow path
+		// all that waits there, seconds of it, instead of with the program that sends. Flows that never send in bulk are spared the system call.
+		_ = w.Host.LimitUnsent(f.fd) // where it fails the socket keeps more
+	}
 	f.sentIn = s.round + 1 // 0 is none
 	s.now++
 	w.shareWindow()

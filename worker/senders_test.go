@@ -3,6 +3,7 @@ package worker_test
 import (
 	"testing"
 
+	"github.com/vasta-net/vasta/hostsock/hosttest"
 	"github.com/vasta-net/vasta/worker"
 )
 
@@ -40,5 +41,18 @@ func TestSendersShareWindow(t *testing.T) {
 				t.Errorf("%d send: flow %d has a window of %d, want %d to %d", step.senders, i, window, step.least, step.most)
 			}
 		}
+	}
+}
+
+// TestBulkIsLimited: the host sockets of flows that send in bulk keep little unsent, from the first batch on; those of others are left alone.
+func TestBulkIsLimited(t *testing.T) {
+	r := newRig(t)
+	var flows []*guestConn
+	for range 5 {
+		flows = append(flows, r.connect(at(server4, 80)))
+	}
+	r.fill(flows[:2], flows[2:], 200*millisecond)
+	if n := r.host.Calls(hosttest.LimitUnsent); n != 2 {
+		t.Errorf("%d sockets were limited; want those of the 2 flows that send in bulk, once", n)
 	}
 }

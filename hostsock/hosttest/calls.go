@@ -185,6 +185,12 @@ func (h *Host) Unlisten(fd int) hostsock.Errno {
 	return 0
 }
 
+// LimitUnsent implements hostsock.Host. What a socket here takes is for the test to say, so it changes nothing.
+func (h *Host) LimitUnsent(fd int) hostsock.Errno {
+	_, err := h.begin(LimitUnsent, fd, TCP)
+	return err
+}
+
 // Accept implements hostsock.Host.
 func (h *Host) Accept(fd int) (conn int, peer netip.AddrPort, err hostsock.Errno) {
 	s, err := h.begin(Accept, fd, Listener)

@@ -42,6 +42,7 @@ const (
 	Unlisten
 	Accept
 	Send
+	LimitUnsent
 	Recv
 	Peek
 	ShutdownWrite
@@ -56,7 +57,7 @@ const (
 	numOps
 )
 
-var opNames = [numOps]string{"Watch", "Wait", "ConnectTCP", "ConnectResult", "ListenTCP", "BindTCP", "Listen", "Unlisten", "Accept", "Send", "Recv", "Peek",
+var opNames = [numOps]string{"Watch", "Wait", "ConnectTCP", "ConnectResult", "ListenTCP", "BindTCP", "Listen", "Unlisten", "Accept", "Send", "LimitUnsent", "Recv", "Peek",
 	"ShutdownWrite", "OpenUDP", "SendDatagrams", "RecvDatagrams", "OpenPing", "DontFragment", "QueueErrors", "RecvError", "OpenGroup"}
 
 // String is the method's name.

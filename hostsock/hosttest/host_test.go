@@ -154,6 +154,7 @@ func TestEveryMethodCanFail(t *testing.T) {
 		hosttest.Unlisten:      func() hostsock.Errno { return h.Unlisten(listener) },
 		hosttest.Accept:        func() hostsock.Errno { _, _, err := h.Accept(listener); return err },
 		hosttest.Send:          func() hostsock.Errno { _, err := h.Send(tcp, [][]byte{{1}}); return err },
+		hosttest.LimitUnsent:   func() hostsock.Errno { return h.LimitUnsent(tcp) },
 		hosttest.Recv:          func() hostsock.Errno { _, err := h.Recv(tcp, [][]byte{make([]byte, 1)}); return err },
 		hosttest.Peek:          func() hostsock.Errno { _, err := h.Peek(tcp); return err },
 		hosttest.ShutdownWrite: func() hostsock.Errno { return h.ShutdownWrite(tcp) },

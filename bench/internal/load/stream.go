@@ -30,9 +30,10 @@ const (
 	unsent = 256 << 10
 	// drainLimit is how long what is on its way after the time of a stream is waited for. On a slow way with deep buffers, which two
 	// connections one behind the other have, that is not for the last byte.
-	drainLimit = 10 * time.Second
-	// stallLimit is how long before the end of that time the last bytes may have come: longer, and the stream is stuck.
-	stallLimit = drainLimit / 2
+	drainLimit = 20 * time.Second
+	// stallLimit is how long before the end of that time the last bytes may have come: longer, and the stream is stuck. One of 64 that share
+	// 50 Mbit/s in segments of 64 KiB and loses the same one a few times has nothing for seconds, the kernel's own too.
+	stallLimit = drainLimit * 3 / 4
 	// reportLimit is how long the receiver's report may take, after that.
 	reportLimit = 10 * time.Second
 	// streamDialLimit allows for some lost SYNs.
@@ -78,7 +79,11 @@ func (s Streams) Run() (Streamed, error) {
 		wg.Go(func() {
 			defer conn.Close()
 			o := order{download: s.Download, stream: uint32(i), duration: s.Duration}
-			if outcomes[i], errs[i] = o.request(conn); errs[i] != nil {
+			outcomes[i], errs[i] = o.request(conn)
+			if errs[i] == nil && outcomes[i].stuck {
+				errs[i] = fmt.Errorf("nothing came for %v, after %d bytes", stallLimit, outcomes[i].bytes)
+			}
+			if errs[i] != nil {
 				errs[i] = fmt.Errorf("stream %d of %d: %w", i+1, s.Count, errs[i])
 			}
 		})
@@ -166,6 +171,7 @@ type outcome struct {
 	bytes  int64  // right ones
 	within int64  // of them, those that came within the duration
 	cut    bool   // the last byte was not waited for
+	stuck  bool   // the same, and nothing had come for stallLimit
 	wrong  string // what was wrong, "" for nothing
 }
 
@@ -292,8 +298,8 @@ func (o order) receive(r io.Reader) (got outcome, err error) {
 
 // ended is the outcome of a stream that ended with err before its last chunk, and of which something came last at the time last.
 func (got outcome) ended(err error, last time.Time) (outcome, error) {
-	if errors.Is(err, os.ErrDeadlineExceeded) && time.Since(last) < stallLimit {
-		got.cut = true
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		got.cut, got.stuck = true, time.Since(last) >= stallLimit
 		return got, nil
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
@@ -314,16 +320,24 @@ func (got outcome) atEnd(r io.Reader) (outcome, error) {
 	return got, nil
 }
 
+// Flags of a report.
+const (
+	reportCut = 1 << iota
+	reportStuck
+)
+
 // report is the outcome as bytes; readOutcome is its reverse.
 func (got outcome) report() []byte {
 	b := binary.BigEndian.AppendUint64(nil, uint64(got.bytes))
 	b = binary.BigEndian.AppendUint64(b, uint64(got.within))
+	var flags byte
 	if got.cut {
-		b = append(b, 1)
-	} else {
-		b = append(b, 0)
+		flags |= reportCut
 	}
-	return append(b, got.wrong...)
+	if got.stuck {
+		flags |= reportStuck
+	}
+	return append(append(b, flags), got.wrong...)
 }
 
 func readOutcome(r io.Reader) (outcome, error) {
@@ -334,7 +348,10 @@ func readOutcome(r io.Reader) (outcome, error) {
 	if len(b) < 17 {
 		return outcome{}, errors.New("the server closed the connection instead of reporting")
 	}
-	return outcome{int64(binary.BigEndian.Uint64(b)), int64(binary.BigEndian.Uint64(b[8:])), b[16] == 1, string(b[17:])}, nil
+	return outcome{
+		bytes: int64(binary.BigEndian.Uint64(b)), within: int64(binary.BigEndian.Uint64(b[8:])),
+		cut: b[16]&reportCut != 0, stuck: b[16]&reportStuck != 0, wrong: string(b[17:]),
+	}, nil
 }
 
 // StreamServer serves [Streams] at all addresses of its namespace.

@@ -114,11 +114,11 @@ func TestCutStreams(t *testing.T) {
 	o := order{duration: time.Minute}
 	whole := stream(o)
 	got, err := o.receive(timedOut{bytes.NewReader(whole[:5000])})
-	if err != nil || !got.cut || got.wrong != "" || got.bytes != 4996 {
+	if err != nil || !got.cut || got.stuck || got.wrong != "" || got.bytes != 4996 {
 		t.Errorf("one that was still coming: %+v, %v", got, err)
 	}
-	if got, err := got.ended(os.ErrDeadlineExceeded, time.Now().Add(-stallLimit)); err == nil {
-		t.Errorf("one that was stuck: %+v", got)
+	if got, err := got.ended(os.ErrDeadlineExceeded, time.Now().Add(-stallLimit)); err != nil || !got.stuck {
+		t.Errorf("one that was stuck: %+v, %v", got, err)
 	}
 	whole[70] ^= 1
 	if got, err := o.receive(timedOut{bytes.NewReader(whole[:5000])}); err != nil || got.cut || got.wrong == "" {
@@ -127,10 +127,15 @@ func TestCutStreams(t *testing.T) {
 }
 
 func TestOutcomeSurvivesTheReport(t *testing.T) {
-	want := outcome{bytes: 1 << 40, within: 77, cut: true, wrong: "wrong bytes"}
-	got, err := readOutcome(bytes.NewReader(want.report()))
-	if err != nil || got != want {
-		t.Errorf("%+v, %v", got, err)
+	for _, want := range []outcome{
+		{bytes: 1 << 40, within: 77, cut: true, wrong: "wrong bytes"},
+		{bytes: 5, cut: true, stuck: true},
+		{bytes: 6},
+	} {
+		got, err := readOutcome(bytes.NewReader(want.report()))
+		if err != nil || got != want {
+			t.Errorf("%+v, %v, want %+v", got, err, want)
+		}
 	}
 	if _, err := readOutcome(strings.NewReader("short")); err == nil {
 		t.Error("a report of five bytes")
