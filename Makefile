@@ -34,7 +34,7 @@ WHOLE     := timeout --signal=INT 15m
 SOAKTIME  ?= 10m
 SOAKBENCH ?= 1h
 # The race detector cannot judge memory that is mapped outside the Go heap: it runs where everything is on the heap.
-RACED     := ^github.com/vasta-net/vasta(/(flow|hostsock|internal/options|link/mem|packet|pagepool|ring|stats|timer|link/stream|virtio)(/|$$)|$$)
+RACED     := ^github.com/vasta-net/vasta(/(flow|hostsock|internal/options|link/mem|packet|pagepool|ring|stats|timer|link/stream|link/virtio|virtio)(/|$$)|$$)
 LINTER    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .PHONY: all build run test test-arm64 explore prepare vet race lint fuzz bench soak lab lab-test FORCE install uninstall clean
@@ -91,6 +91,7 @@ bench: build
 soak: prepare
 	$(GO) test -count=1 -timeout 30m -tags soak $(TESTEXEC) ./test/e2e
 	$(GO) test -count=1 -timeout 0 -run 'TestLossyPath$$' ./flow/tcp -lossy.time $(SOAKTIME)
+	$(GO) test -count=1 -timeout 0 ./ring -ring.cycles 100000000 -ring.deeper 1
 	$(MAKE) fuzz FUZZTIME=$(SOAKTIME)
 	$(MAKE) race
 	$(MAKE) build

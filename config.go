@@ -35,6 +35,7 @@ type Config struct {
 	Filter  Filter
 	UDP     UDP
 	Limits  Limits
+	VHost   VHost
 
 	// Ports are the ports of the host that lead into the guest from the start; [Network.Forward] adds others.
 	Ports []PortRule

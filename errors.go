@@ -81,3 +81,10 @@ func (e *DescriptorError) Error() string {
 
 // Unwrap makes it EMFILE for errors.Is.
 func (e *DescriptorError) Unwrap() error { return unix.EMFILE }
+
+// VHostError says why vhost-net, which was asked for, cannot be used.
+type VHostError struct{ Err error }
+
+func (e *VHostError) Error() string { return fmt.Sprintf("vhost-net cannot be used: %v", e.Err) }
+
+func (e *VHostError) Unwrap() error { return e.Err }

@@ -61,7 +61,7 @@ func ExampleSandbox() {
 
 // A guest that is a part of the same program: it asks for the router's Ethernet address.
 func ExampleQueues() {
-	network, guest, err := mem.New(mem.Offloads)
+	network, guest, err := mem.New(mem.Config{Offloads: mem.Offloads})
 	if err != nil {
 		fmt.Println(err)
 		return

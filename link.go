@@ -63,7 +63,7 @@ func (sandbox) discard() error { return nil }
 
 // open makes the namespaces in a thread that stays: the kernel ends them when the thread ends that has made them (PR_SET_PDEATHSIG), and a program's
 // goroutines may end threads.
-func (sandbox) open(_ *Config, p *plan) (*end, error) {
+func (sandbox) open(c *Config, p *plan) (*end, error) {
 	type result struct {
 		end *end
 		err error
@@ -77,7 +77,7 @@ func (sandbox) open(_ *Config, p *plan) (*end, error) {
 			opened <- result{nil, err}
 			return
 		}
-		e, err := namespaceEnd(ns)
+		e, err := c.namespaceEnd(ns)
 		if err != nil {
 			opened <- result{nil, err}
 			return
@@ -107,13 +107,13 @@ type attach struct {
 
 func (a attach) discard() error { return closeAll(a.files) }
 
-func (a attach) open(_ *Config, p *plan) (*end, error) {
+func (a attach) open(c *Config, p *plan) (*end, error) {
 	p.inside.ResolvConf = nil // the mounts of a namespace that exists are its own affair
 	ns, err := netns.Attach(a.target, p.inside)
 	if err != nil {
 		return nil, errors.Join(err, a.discard())
 	}
-	e, err := namespaceEnd(ns)
+	e, err := c.namespaceEnd(ns)
 	if err != nil {
 		return nil, errors.Join(err, a.discard())
 	}
@@ -122,9 +122,9 @@ func (a attach) open(_ *Config, p *plan) (*end, error) {
 }
 
 // namespaceEnd makes the queues of a namespace's interface.
-func namespaceEnd(ns *netns.Namespace) (*end, error) {
+func (c *Config) namespaceEnd(ns *netns.Namespace) (*end, error) {
 	t := ns.TAP()
-	queues, err := tapQueues(t.FDs, link.Features{Csum: true, TSO4: true, TSO6: true, USO: t.USO()})
+	queues, err := c.interfaceQueues(t.FDs, link.Features{Csum: true, TSO4: true, TSO6: true, USO: t.USO()})
 	if err != nil {
 		return nil, errors.Join(err, ns.Close())
 	}
@@ -162,7 +162,7 @@ func (l tapLink) open(c *Config, p *plan) (*end, error) {
 	if err != nil {
 		return nil, errors.Join(err, l.discard())
 	}
-	queues, err := tapQueues(l.fds, f)
+	queues, err := c.interfaceQueues(l.fds, f)
 	if err != nil {
 		return nil, err
 	}

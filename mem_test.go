@@ -36,7 +36,7 @@ func TestGuestBehindMem(t *testing.T) {
 	}
 	f := mem.Offloads
 	f.USO = false
-	network, guest, err := mem.New(f)
+	network, guest, err := mem.New(mem.Config{Offloads: f})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestGuestBehindMem(t *testing.T) {
 // carrier is a guest's kernel's end of link/mem.
 type carrier struct {
 	device  *os.File
-	guest   *mem.Queue
+	guest   *mem.Guest
 	longest [2]atomic.Int64 // bytes of a frame to the network, and to the guest
 }
 
@@ -114,7 +114,10 @@ func (c *carrier) toGuest(ctx context.Context) {
 		for i := range frames[:n] {
 			var hdr [packet.NetHdrLen]byte
 			frames[i].Hdr.Encode(hdr[:])
-			b = append(append(b[:0], hdr[:]...), frames[i].Bufs[0]...)
+			b = append(b[:0], hdr[:]...)
+			for _, piece := range frames[i].Bufs {
+				b = append(b, piece...)
+			}
 			c.longest[1].Store(max(c.longest[1].Load(), int64(len(b))))
 			_, _ = c.device.Write(b) // the interface may not be up yet
 		}

@@ -43,6 +43,7 @@ const (
 const (
 	ownDescriptors    = 32 // the command's start, the log, the counters, the first worker, and the runtime's own
 	workerDescriptors = 5  // another worker's queue, event set, eventfd, and pools
+	vhostDescriptors  = 10 // a queue's device, eventfds, event set, and memory
 )
 
 // Network is a guest's network: the workers that move its data, and what they need. It is made by New, works while Run runs, and is given back by Close.
@@ -137,7 +138,7 @@ func (n *Network) build() (err error) {
 
 // flowLimit is how many flows there may be. Each may need a descriptor, and forwarded ports do.
 func (n *Network) flowLimit() int {
-	own := ownDescriptors + (len(n.end.queues)-1)*workerDescriptors + len(n.plan.ports) + worker.MaxGroups*len(n.config.UDP.Multicast)
+	own := ownDescriptors + (len(n.end.queues)-1)*workerDescriptors + n.config.vhostDescriptors(len(n.end.queues)) + len(n.plan.ports) + worker.MaxGroups*len(n.config.UDP.Multicast)
 	return min(maxFlows, max(n.config.Limits.Descriptors, own+1)-own)
 }
 

@@ -22,9 +22,9 @@ import (
 func itoa[T ~uint16 | ~int](n T) string { return strconv.Itoa(int(n)) }
 
 // memory is a link to nobody in particular, and the other end.
-func memory(t testing.TB) (vasta.Link, *mem.Queue) {
+func memory(t testing.TB) (vasta.Link, *mem.Guest) {
 	t.Helper()
-	network, guest, err := mem.New(mem.Offloads)
+	network, guest, err := mem.New(mem.Config{Offloads: mem.Offloads})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -139,7 +139,7 @@ func (p *plan) roomForPorts(c *Config, workers int) error {
 	for i := range p.ports {
 		udp += btoi(p.ports[i].udp)
 	}
-	need := len(p.ports) + ownDescriptors + (workers-1)*workerDescriptors + minFlows
+	need := len(p.ports) + ownDescriptors + (workers-1)*workerDescriptors + c.vhostDescriptors(workers) + minFlows
 	if len(p.ports) == 0 || need <= c.Limits.Descriptors {
 		return nil
 	}

@@ -61,4 +61,6 @@ type Queue interface {
 type Counters struct {
 	Reads, Writes uint64 // system calls
 	Refused       uint64 // frames that the link refused for good
+	Descriptors   uint64 // of rings, that the frames sent have taken
+	Rebuilds      uint64 // times that rings were broken, and made anew or done without
 }

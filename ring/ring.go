@@ -1,4 +1,7 @@
-// Package ring holds the ring by which workers hand records to one another: many producers, one consumer, no locks.
+// Package ring holds the rings of many producers and one consumer, without locks: Ring, by which workers hand records to one another, and
+// Bounded, which hands over what has a place of its own and stops its producers when it is full.
+//
+// # Ring
 //
 // A record is copied into memory that the ring is given, one behind the other, so that a small one takes little. A full ring refuses: the
 // producer drops the record, or keeps it.

@@ -68,7 +68,7 @@ func (w *Worker) takeCommands() (stop bool) {
 func (w *Worker) Snapshot() stats.Worker {
 	s := *w.Stats
 	c := w.Queue.Counters()
-	s.SysLinkRead, s.SysLinkWrite = c.Reads, c.Writes
+	s.SysLinkRead, s.SysLinkWrite, s.LinkDescriptors, s.LinkRebuilds = c.Reads, c.Writes, c.Descriptors, c.Rebuilds
 	s.Drops[stats.LinkFull] += c.Refused
 	s.Promised = uint64(w.env.Budget.Promised)
 	for _, f := range w.flows {

@@ -15,6 +15,10 @@ import (
 // hopLimit is the TTL of what vasta itself says to the guest.
 const hopLimit = 64
 
+// maxPacket is the longest packet of a frame in bytes, its IP header included, in either family. IPv6 would allow its header more, but neither the kernel's GSO nor
+// a buffer of virtio does (5.1.6.3.1).
+const maxPacket = 65535
+
 // header is the Ethernet and IP header of a flow's frames toward the guest, complete but for MAC addresses, length and, for
 // IPv4, the checksum. It is made once for a flow.
 type header struct {

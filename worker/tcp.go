@@ -210,14 +210,13 @@ func (w *Worker) tcpConfig(guest, peer netip.AddrPort) tcp.Config {
 	ipLen := packet.IPv4Len
 	tso := w.feat.TSO4
 	v6 := guest.Addr().Is6()
-	limit := 65535 - packet.IPv4Len // total length counts the IPv4 header, payload length not the IPv6 header
 	if v6 {
-		ipLen, tso, limit = packet.IPv6Len, w.feat.TSO6, 65535
+		ipLen, tso = packet.IPv6Len, w.feat.TSO6
 	}
 	c := tcp.Config{MSS: alignedMSS(w.MTU - ipLen - packet.TCPLen), V6: v6, ISS: w.initialSequence(guest, peer)}
 	c.TSBase = c.ISS * 0x9e3779b1
 	if tso {
-		c.MaxGSO = limit - packet.TCPLen
+		c.MaxGSO = maxPacket - ipLen - packet.TCPLen
 	}
 	return c
 }

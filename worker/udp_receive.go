@@ -209,7 +209,7 @@ func (w *Worker) udpToGuest(f *flowSlot, i int) (n int, ok bool) {
 	for w.feat.USO && d.Len > 0 && i+len(pieces) < w.recv.n {
 		next := &w.recv.msgs[i+len(pieces)]
 		if next.Segment > 0 || next.Len > d.Len || next.Len == 0 || next.Peer != d.Peer || next.TOS != d.TOS || next.TTL != d.TTL || next.Local != d.Local ||
-			total+next.Len > maxMessage {
+			total+next.Len > maxUSO {
 			break
 		}
 		pieces = append(pieces, next.Bufs[0][:next.Len])
@@ -224,7 +224,7 @@ func (w *Worker) udpToGuest(f *flowSlot, i int) (n int, ok bool) {
 // udpSegments sends a message that stands for several datagrams: as one frame where the link carries such.
 func (w *Worker) udpSegments(f *flowSlot, d *hostsock.Datagram, room int) bool {
 	buf := d.Bufs[0]
-	if w.feat.USO && d.Segment <= room && d.Len <= maxMessage && d.Len <= maxSegments*d.Segment {
+	if w.feat.USO && d.Segment <= room && d.Len <= maxUSO && d.Len <= maxSegments*d.Segment {
 		w.tx.one[0] = buf[:d.Len]
 		return w.udpFrame(&f.head, f.key.PeerPort, f.key.GuestPort, w.tx.one[:], d.Len, d.Segment)
 	}

@@ -18,6 +18,8 @@ const (
 	maxSegments = 64
 	// maxMessage is how many bytes one message carries at most: one IPv4 datagram of any length.
 	maxMessage = 65507
+	// maxUSO is how many bytes a frame to the guest that stands for several datagrams carries at most.
+	maxUSO = maxPacket - packet.IPv6Len - packet.UDPLen
 	// maxQuote is how much of a datagram is kept for the quotation in an ICMP error.
 	maxQuote = 128
 	// sendPieces is how many pieces of memory the messages of one system call have at most.

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/vasta-net/vasta/bench"
+	"github.com/vasta-net/vasta/bench/pktgen"
 	"github.com/vasta-net/vasta/internal/app"
 	"github.com/vasta-net/vasta/internal/options"
 	"github.com/vasta-net/vasta/netns"
@@ -60,6 +61,8 @@ func run(argv []string, stdout, stderr io.Writer) int {
 		status, err = app.Demo(&opts)
 	case options.Bench:
 		status = bench.Main(opts.Args, stdout, stderr)
+	case options.Pktgen:
+		status = pktgen.Main(opts.Args, stdout, stderr)
 	case options.Doctor:
 		err = writeDiagnosis(stdout, opts.JSON)
 	case options.Help:

@@ -10,6 +10,7 @@ import (
 
 	"github.com/vasta-net/vasta"
 	"github.com/vasta-net/vasta/internal/options"
+	"github.com/vasta-net/vasta/link/vhostnet"
 	"github.com/vasta-net/vasta/netns"
 	"github.com/vasta-net/vasta/packet"
 	"github.com/vasta-net/vasta/packet/pcap"
@@ -38,7 +39,10 @@ func config(o *options.Options, log *slog.Logger) vasta.Config {
 			IdleTimeout: o.Limits.IdleTimeout, EvictIdle: o.Limits.EvictIdle, Queues: o.Limits.Queues, Budget: o.Limits.Budget,
 			SourceFlows: o.Limits.SourceFlows,
 		},
-		Ports:   append(portRules("tcp", o.Ports.TCP, o.Ports.WhenReady), portRules("udp", o.Ports.UDP, false)...),
+		Ports: append(portRules("tcp", o.Ports.TCP, o.Ports.WhenReady), portRules("udp", o.Ports.UDP, false)...),
+		VHost: vasta.VHost{Mode: vasta.VHostMode(o.VHost.Mode), Tuning: vhostnet.Tuning{
+			Receive: o.VHost.Receive, Transmit: o.VHost.Transmit, Buffer: o.VHost.Buffer, Small: o.VHost.Small, Workers: o.VHost.Workers, BusyPoll: o.VHost.Poll,
+		}},
 		AutoTCP: o.Ports.AutoTCP, AutoUDP: o.Ports.AutoUDP,
 		Log: log,
 	}
@@ -65,6 +69,9 @@ func inOptions(o *options.Options, err error) error {
 	}
 	if e, ok := errors.AsType[*vasta.DescriptorError](err); ok {
 		return fmt.Errorf("option %s: %w", option[e.Network], err)
+	}
+	if _, ok := errors.AsType[*vasta.VHostError](err); ok {
+		return fmt.Errorf("option --vhost on: %w", err)
 	}
 	if errors.Is(err, vasta.ErrWatch) {
 		switch {

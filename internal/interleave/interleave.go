@@ -1,6 +1,6 @@
 // Package interleave has atomic words whose operations a test can put in every order.
 //
-// Code without locks is right when it is right for every order of its atomic operations. Uint64, Uint32 and Bool are those of
+// Code without locks is right when it is right for every order of its atomic operations. Uint64, Uint32, Bool and Pointer are those of
 // sync/atomic, but for one thing: Explore runs functions that use them one operation at a time, and goes through all orders. What it
 // runs is the code itself, not a model of it. Go's atomic operations are sequentially consistent, so there are no other outcomes.
 //
@@ -87,6 +87,25 @@ func (b *Bool) CompareAndSwap(old, x bool) bool {
 		step()
 	}
 	return b.v.CompareAndSwap(old, x)
+}
+
+// Pointer is an atomic pointer.
+type Pointer[T any] struct{ v atomic.Pointer[T] }
+
+// Load reads the pointer.
+func (p *Pointer[T]) Load() *T {
+	if step != nil {
+		step()
+	}
+	return p.v.Load()
+}
+
+// Store writes the pointer.
+func (p *Pointer[T]) Store(x *T) {
+	if step != nil {
+		step()
+	}
+	p.v.Store(x)
 }
 
 // Await has the calling process of Explore go on only once ready is true. It is how a process sleeps.

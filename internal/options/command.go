@@ -14,6 +14,7 @@ const (
 	Attach
 	Doctor
 	Bench
+	Pktgen
 	Demo
 	Version
 	Help
@@ -23,7 +24,7 @@ const (
 )
 
 // commandWords are the names by which the command line asks for a command.
-var commandWords = [commandCount]string{Attach: "attach", Doctor: "doctor", Bench: "bench", Demo: "demo", Version: "version", Help: "help", Man: "man", Completion: "completion"}
+var commandWords = [commandCount]string{Attach: "attach", Doctor: "doctor", Bench: "bench", Pktgen: "pktgen", Demo: "demo", Version: "version", Help: "help", Man: "man", Completion: "completion"}
 
 // String gives the command as a user writes it.
 func (c Command) String() string {

@@ -19,6 +19,7 @@ vasta \- a network for a command in a Linux namespace, without privileges
 \fBvasta demo\fR [\fIOPTIONS\fR]
 \fBvasta doctor\fR [\fB\-\-json\fR]
 \fBvasta bench net\fR [\fIBENCH OPTIONS\fR]
+\fBvasta pktgen\fR [\fIPKTGEN OPTIONS\fR]
 \fBvasta version\fR | \fBhelp\fR | \fBman\fR
 \fBvasta completion bash\fR|\fBzsh\fR|\fBfish\fR
 .fi

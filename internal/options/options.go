@@ -53,7 +53,7 @@ type Options struct {
 	// Command is what vasta is asked to do.
 	Command Command
 	// Args is the command and its arguments for Run (empty: the user's shell), and the arguments after the word
-	// bench for Bench.
+	// bench for Bench, pktgen for Pktgen.
 	Args []string
 	// JSON asks Doctor for JSON instead of a table.
 	JSON bool
@@ -71,6 +71,7 @@ type Options struct {
 	Rules  []RuleSource
 	UDP    UDP
 	Limits Limits
+	VHost  VHost
 	Log    Log
 
 	// KeepID keeps the caller's user and group id inside the namespace, instead of 0.
@@ -194,6 +195,27 @@ type Limits struct {
 	// SourceFlows is how many flows each address of the namespace may begin; 0 for as many as there may be.
 	SourceFlows int
 }
+
+// VHost says whether the kernel's vhost-net moves the frames of the link, and how.
+type VHost struct {
+	Mode VHostMode
+	// Receive and Transmit are the sizes of the rings in descriptors, Buffer the length of a receive buffer in bytes; 0 for what vasta takes.
+	Receive, Transmit, Buffer int
+	// Poll is how long the kernel's threads look for more before they sleep.
+	Poll time.Duration
+	// Workers gives each ring a thread of the kernel's; Small receives without GSO, one frame in each buffer.
+	Workers, Small bool
+}
+
+// VHostMode is when vhost-net is used.
+type VHostMode uint8
+
+// The modes.
+const (
+	VHostOff  VHostMode = iota
+	VHostAuto           // where the device can be used
+	VHostOn
+)
 
 // Log says what is logged, how and where.
 type Log struct {

@@ -41,7 +41,7 @@ func Parse(args []string) (Options, error) {
 			s.args = s.args[1:]
 		}
 	}
-	if p.Command == Run || p.Command == Bench {
+	if p.Command == Run || p.Command == Bench || p.Command == Pktgen {
 		p.Args = s.args
 		return p.Options, p.finish(nil)
 	}
@@ -119,7 +119,7 @@ func (p *parser) finish(operands []string) error {
 		if err := p.shell(operands); err != nil {
 			return err
 		}
-	case Run, Bench:
+	case Run, Bench, Pktgen:
 	default:
 		if len(operands) > 0 {
 			return fmt.Errorf("%s takes no operand, and was given %q; to run a program of that name write vasta -- %[1]s", commandWords[p.Command], operands[0])

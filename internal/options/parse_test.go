@@ -42,6 +42,7 @@ func TestParse(t *testing.T) {
 		{"attach --netns blue", func(o *Options) { o.Command, o.Target = Attach, Target{NetNS: "/run/netns/blue"} }},
 		{"doctor --json", func(o *Options) { o.Command, o.JSON = Doctor, true }},
 		{"bench net --quick -- x", func(o *Options) { o.Command, o.Args = Bench, []string{"net", "--quick", "--", "x"} }},
+		{"pktgen -i eth0 -t 4", func(o *Options) { o.Command, o.Args = Pktgen, []string{"-i", "eth0", "-t", "4"} }},
 		{"demo -m 1500", func(o *Options) { o.Command, o.Guest.MTU = Demo, 1500 }},
 		{"version", func(o *Options) { o.Command = Version }},
 		{"help", func(o *Options) { o.Command = Help }},
@@ -104,6 +105,11 @@ func TestParse(t *testing.T) {
 			o.Rules = []RuleSource{{Rule: policy.Rule{Inbound: true, Outbound: true, TCP: true}}, {File: "rules"}, {Rule: everything}}
 		}},
 		{"--flow-log flows.json", func(o *Options) { o.FlowLog = "flows.json" }},
+		{"--vhost auto", func(o *Options) { o.VHost.Mode = VHostAuto }},
+		{"--vhost on --vhost-tuning receive=64,transmit=4096,buffer=2048 --vhost-tuning poll=50,workers,small", func(o *Options) {
+			o.VHost = VHost{Mode: VHostOn, Receive: 64, Transmit: 4096, Buffer: 2048, Poll: 50 * time.Microsecond, Workers: true, Small: true}
+		}},
+		{"--vhost on --vhost off", func(*Options) {}},
 		{"--source-flows 500", func(o *Options) { o.Limits.SourceFlows = 500 }},
 		{"--multicast 5353,1900", func(o *Options) { o.UDP.Multicast = []uint16{5353, 1900} }},
 		{"--endpoint-independent", func(o *Options) { o.UDP.EndpointIndependent = true }},
@@ -217,6 +223,12 @@ func TestParseErrors(t *testing.T) {
 		{"--map-guest-addr x", `--map-guest-addr "x": not an IPv4 or IPv6 address`},
 		{"--queues 65", `--queues "65": not a number from 1 to 64`},
 		{"--queues 16 --budget 3M", `--budget is too little for --queues 16, which share it; give 4096K at least, or fewer queues`},
+		{"--vhost yes", `--vhost "yes": auto, on or off`},
+		{"--vhost-tuning receive=65", `--vhost-tuning "receive=65": receive: not a power of two`},
+		{"--vhost-tuning transmit=65536", `--vhost-tuning "transmit=65536": transmit: not a number from 2 to 32768`},
+		{"--vhost-tuning buffer", `--vhost-tuning "buffer": buffer: not a number from 1536 to 65536`},
+		{"--vhost-tuning workers=1", `--vhost-tuning "workers=1": workers has no value`},
+		{"--vhost-tuning x=1", `--vhost-tuning "x=1": "x": the keys are receive, transmit, buffer, poll, workers and small`},
 		{"--ready-fd 2", `--ready-fd "2": not a number from 3 to 1048576`},
 		{"--idle-timeout -1", `--idle-timeout "-1": not a number from 0 to 2147483647`},
 		{"--budget 1023K", `--budget "1023K": not a size from 1048576 to 1099511627776 bytes; K, M or G may follow the number`},

@@ -13,7 +13,7 @@ import (
 var (
 	network  = on(Run, Attach, Demo)
 	created  = on(Run, Demo)
-	anywhere = on(Run, Attach, Doctor, Bench, Demo, Version, Help, Man, Completion)
+	anywhere = on(Run, Attach, Doctor, Bench, Pktgen, Demo, Version, Help, Man, Completion)
 )
 
 // Table is every option: those of vasta, and those of pasta (version 2026_07_16) that vasta does not have yet.
@@ -207,6 +207,12 @@ var Table = []Option{
 	{Name: "queues", Arg: RequiredArg, ArgName: "N", Section: SectionLimits, Commands: network,
 		Help: "Queue pairs of the link, each with a worker in a thread of its own", Default: fmt.Sprintf("the processors, at most %d", maxDefaultQueues),
 		set: number(1, MaxQueues, func(p *parser, n int64) { p.Limits.Queues = int(n) })},
+	{Name: "vhost", Arg: RequiredArg, ArgName: "auto|on|off", Section: SectionLimits, Commands: network,
+		Help: "Let the kernel's vhost-net move the frames of the link: auto where /dev/vhost-net can be used, on or not at all", Default: "off",
+		set: setVHost},
+	{Name: "vhost-tuning", Arg: RequiredArg, ArgName: "KEY=VALUE,...", Section: SectionLimits, Commands: network,
+		Help: "Rings of vhost-net: receive=N, transmit=N (descriptors), buffer=BYTES, poll=MICROSECONDS, workers (a thread for each ring), small (no GSO from inside)",
+		set:  setVHostTuning},
 	{Name: "budget", Arg: RequiredArg, ArgName: "BYTES", Section: SectionLimits, Commands: network,
 		Help: "Memory that all connections together may promise and hold; K, M or G may follow", Default: fmt.Sprintf("%dM", DefaultBudget>>20),
 		set: value(func(s string) (int64, error) { return parseSize(s, minBudget, maxBudget) }, func(p *parser, n int64) { p.Limits.Budget = n })},

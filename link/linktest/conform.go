@@ -68,9 +68,9 @@ func numbered(number, size int) []byte {
 	return b
 }
 
-// header is a virtio-net header that tells its number.
-func (k *Kind) header(number int) packet.NetHdr {
-	if k.NoHeaders {
+// header is a virtio-net header that tells its number. A frame that ends before the places it names has none: links may look at that.
+func (k *Kind) header(number, size int) packet.NetHdr {
+	if k.NoHeaders || size < 54 {
 		return packet.NetHdr{}
 	}
 	return packet.NetHdr{Flags: packet.FlagNeedsCsum, GSOType: packet.GSOTCPv4, HdrLen: 54, GSOSize: uint16(1000 + number), CsumStart: 34, CsumOffset: 16}
@@ -128,14 +128,14 @@ func received(t *testing.T, q link.Queue, n int) (all []Frame) {
 func fromGuest(t *testing.T, k Kind) {
 	q, p := k.join(t)
 	for i, size := range k.sizes() {
-		p.Give(k.header(i), numbered(i, size))
+		p.Give(k.header(i, size), numbered(i, size))
 		if i%3 == 0 {
 			continue // two come together
 		}
 		for j, f := range received(t, q, 1+btoi(i%3 == 1)) {
 			number := i - btoi(i%3 == 1) + j
 			want := numbered(number, k.sizes()[number])
-			if !bytes.Equal(f.Data, want) || f.Hdr != k.header(number) {
+			if !bytes.Equal(f.Data, want) || f.Hdr != k.header(number, len(want)) {
 				t.Fatalf("frame %d of %d bytes: %d bytes and %+v came", number, len(want), len(f.Data), f.Hdr)
 			}
 		}
@@ -155,13 +155,13 @@ func toGuest(t *testing.T, k Kind) {
 		b := numbered(i, size)
 		head := b[:min(len(b), 54)]
 		rest := b[len(head):]
-		out := link.Out{Hdr: k.header(i), Head: head, Payload: [][]byte{rest[:len(rest)/3], rest[len(rest)/3:]}}
+		out := link.Out{Hdr: k.header(i, size), Head: head, Payload: [][]byte{rest[:len(rest)/3], rest[len(rest)/3:]}}
 		if !q.Send(&out) {
 			t.Fatalf("frame %d of %d bytes finds no room in an empty queue", i, size)
 		}
 		q.Flush()
 		f, ok := p.Take()
-		if !ok || !bytes.Equal(f.Data, b) || f.Hdr != k.header(i) {
+		if !ok || !bytes.Equal(f.Data, b) || f.Hdr != k.header(i, size) {
 			t.Fatalf("frame %d of %d bytes: %t, %d bytes and %+v came", i, size, ok, len(f.Data), f.Hdr)
 		}
 	}
@@ -174,7 +174,7 @@ func readable(t *testing.T, k Kind) {
 	}
 	for range 3 {
 		for i := range 2 * link.MaxBatch {
-			p.Give(k.header(i), numbered(i, 100))
+			p.Give(k.header(i, 100), numbered(i, 100))
 		}
 		if !waits(t, q, patience) {
 			t.Fatal("frames wait, and the descriptor is not readable")
@@ -192,7 +192,7 @@ func readable(t *testing.T, k Kind) {
 
 func borrowed(t *testing.T, k Kind) {
 	q, p := k.join(t)
-	p.Give(k.header(0), numbered(0, 1000))
+	p.Give(k.header(0, 1000), numbered(0, 1000))
 	if !waits(t, q, patience) {
 		t.Fatal("no frame")
 	}
@@ -202,7 +202,7 @@ func borrowed(t *testing.T, k Kind) {
 		t.Fatalf("Receive: %d, %v", n, err)
 	}
 	for i := range 20 {
-		p.Give(k.header(i), numbered(i+1, 1000))
+		p.Give(k.header(i, 1000), numbered(i+1, 1000))
 	}
 	if got := bytes.Join(frames[0].Bufs, nil); !bytes.Equal(got, numbered(0, 1000)) {
 		t.Error("a frame has changed before the next Receive")
@@ -215,7 +215,7 @@ func borrowed(t *testing.T, k Kind) {
 func full(t *testing.T, k Kind) {
 	q, p := k.join(t)
 	b := numbered(0, min(30_000, k.MaxFrame))
-	out := link.Out{Hdr: k.header(0), Head: b[:54], Payload: [][]byte{b[54:]}}
+	out := link.Out{Hdr: k.header(0, len(b)), Head: b[:54], Payload: [][]byte{b[54:]}}
 	sent := 0
 	for ; q.Send(&out); sent++ {
 		q.Flush()
@@ -244,7 +244,7 @@ func full(t *testing.T, k Kind) {
 
 func gone(t *testing.T, k Kind) {
 	q, p := k.join(t)
-	p.Give(k.header(0), numbered(0, 100))
+	p.Give(k.header(0, 100), numbered(0, 100))
 	if f := received(t, q, 1); !bytes.Equal(f[0].Data, numbered(0, 100)) {
 		t.Error("the last frame has changed")
 	}
@@ -256,7 +256,7 @@ func gone(t *testing.T, k Kind) {
 	if n, err := q.Receive(frames[:]); n != 0 || !errors.Is(err, link.ErrGone) {
 		t.Errorf("Receive: %d, %v", n, err)
 	}
-	out := link.Out{Hdr: k.header(0), Head: numbered(0, 60)}
+	out := link.Out{Hdr: k.header(0, 60), Head: numbered(0, 60)}
 	for range 2 {
 		if !q.Send(&out) {
 			t.Error("a frame to nobody may be sent again")
@@ -271,7 +271,7 @@ func gone(t *testing.T, k Kind) {
 func noAllocation(t *testing.T, k Kind) {
 	q, p := k.join(t)
 	payload := [][]byte{numbered(0, min(20_000, k.MaxFrame-54))}
-	out := link.Out{Hdr: k.header(0), Head: numbered(0, 54), Payload: payload}
+	out := link.Out{Hdr: k.header(0, 20_054), Head: numbered(0, 54), Payload: payload}
 	if n := testing.AllocsPerRun(20, func() {
 		if !q.Send(&out) {
 			t.Fatal("full")
@@ -281,7 +281,7 @@ func noAllocation(t *testing.T, k Kind) {
 		t.Errorf("%v allocations to send a frame", n)
 	}
 	for range 64 {
-		p.Give(k.header(0), numbered(0, 1000))
+		p.Give(k.header(0, 1000), numbered(0, 1000))
 	}
 	var frames [1]packet.Frame
 	if n := testing.AllocsPerRun(50, func() {

@@ -28,13 +28,14 @@ func (b *bell) open() (err error) {
 	return nil
 }
 
+// one is what is written to an eventfd.
+var one = binary.NativeEndian.AppendUint64(nil, 1)
+
 // ring makes the descriptor readable.
 func (b *bell) ring() {
-	var one [8]byte
-	binary.NativeEndian.PutUint64(one[:], 1)
 	b.mu.Lock()
 	if !b.closed {
-		_, _ = unix.Write(b.fd, one[:]) // it fails only when the counter is full, and then it is readable
+		_, _ = unix.Write(b.fd, one) // it fails only when the counter is full, and then it is readable
 	}
 	b.mu.Unlock()
 }

@@ -345,7 +345,12 @@ type counters struct {
 		HeldBytes                                              uint64 `json:"held_bytes"`
 		OutOfOrder                                             uint64 `json:"out_of_order"`
 	}
-	Handover  struct{ In, Out uint64 }
+	Handover struct{ In, Out uint64 }
+	Rings    struct{ Descriptors, Rebuilds uint64 }
+	Calls    struct {
+		LinkRead  uint64 `json:"link_read"`
+		LinkWrite uint64 `json:"link_write"`
+	} `json:"system_calls"`
 	Workers   []counters
 	UDP, ICMP struct{ Opened, Closed uint64 }
 	DNS       struct{ Queries, Answers, Retries, Failed uint64 }

@@ -12,7 +12,7 @@ import (
 // called by two goroutines; each by one.
 type DevicePair struct {
 	Index  int
-	OnKick func() // called when the driver wants the device's attention, from the driver's goroutine; set before the driver starts
+	OnKick func() // called when the driver has done what Listen or ListenRoom ask for, from the driver's goroutine; set before the driver starts
 
 	d  *Device
 	tx deviceTx
@@ -31,6 +31,8 @@ func (p *DevicePair) start(f Features, m *queue.Memory, rx, tx attached) error {
 	if err != nil {
 		return err
 	}
+	rxq.Suppress()
+	txq.Suppress()
 	p.tx.mu.Lock()
 	p.tx.vq, p.tx.call, p.tx.hdr, p.tx.features, p.tx.err = txq, tx.call, f.hdrLen(), f, nil
 	p.tx.mu.Unlock()
@@ -131,19 +133,42 @@ func (p *DevicePair) Take(frames []packet.Frame) (n int, err error) {
 }
 
 // Listen asks for OnKick when the driver sends the next frame. It answers true when there is one already: then OnKick may not be called, and the caller has to take
-// instead of sleeping. Awake ends the asking.
+// instead of sleeping. Awake ends the asking. Both belong to the goroutine that takes, and may be called between Take and Done.
 func (p *DevicePair) Listen() bool {
-	p.tx.mu.Lock()
-	defer p.tx.mu.Unlock()
-	return p.tx.vq != nil && p.tx.vq.Listen()
+	q := &p.tx
+	if q.taken == 0 { // else it is locked
+		q.mu.Lock()
+		defer q.mu.Unlock()
+	}
+	return q.vq != nil && q.vq.Listen()
 }
 
 // Awake ends what Listen began.
 func (p *DevicePair) Awake() {
-	p.tx.mu.Lock()
-	defer p.tx.mu.Unlock()
-	if p.tx.vq != nil {
-		p.tx.vq.Suppress()
+	q := &p.tx
+	if q.taken == 0 {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+	}
+	if q.vq != nil {
+		q.vq.Suppress()
+	}
+}
+
+// ListenRoom asks for OnKick when the driver posts receive buffers. It answers true when it has posted some already. AwakeRoom ends the asking. Both belong
+// to the goroutine that delivers.
+func (p *DevicePair) ListenRoom() bool {
+	p.rx.mu.Lock()
+	defer p.rx.mu.Unlock()
+	return p.rx.vq != nil && p.rx.vq.Listen()
+}
+
+// AwakeRoom ends what ListenRoom began.
+func (p *DevicePair) AwakeRoom() {
+	p.rx.mu.Lock()
+	defer p.rx.mu.Unlock()
+	if p.rx.vq != nil {
+		p.rx.vq.Suppress()
 	}
 }
 
@@ -215,10 +240,11 @@ func (p *DevicePair) Done() error {
 
 // finish returns what was taken.
 func (q *deviceTx) finish() error {
-	if err := q.vq.Return(q.done[:q.taken]); err != nil {
+	err := q.vq.Return(q.done[:q.taken])
+	q.taken = 0
+	if err != nil {
 		return err
 	}
-	q.taken = 0
 	if q.vq.ShouldNotify() {
 		q.stats.Calls++
 		q.call()

@@ -18,6 +18,8 @@ type DriverConfig struct {
 
 	Pairs     int // queue pairs to make room for; 0: as many as the device has
 	QueueSize int // descriptors in each ring; 0: 256, or the device's limit if that is less
+	// TransmitSize is the number of descriptors in transmit rings, where those are to be another size; 0: QueueSize.
+	TransmitSize int
 
 	// Headroom and Tailroom are the room around each received frame, for the hook, in bytes. Without headroom the buffers of a long frame join up
 	// where they lie side by side.
@@ -29,14 +31,17 @@ type DriverConfig struct {
 	// Buffer is the length of mergeable buffers, header included, in bytes; 0: it follows the mean length of frames.
 	Buffer int
 
-	// Arena is where the pools have their pages from, not mapped yet; nil: an arena of the driver's own. Pages is the most that a pair takes.
+	// Arena is where the pools have their pages from, not mapped yet; nil: an arena of the driver's own. Pages is the most that a pair takes; 0: as many as
+	// leave room for frames to be sent when each receive buffer keeps a page from being free.
 	Arena *pagepool.Arena
 	Pages int
+	// Memory makes the arenas that the driver owns: one for the rings, and one for the pages unless Arena is given; nil: pagepool.NewArena.
+	Memory func(bytes int) (*pagepool.Arena, error)
 
 	// Buffers is where a pair's receive buffers come from, in memory of Arena; nil: the pair's pool. It is for comparing the pool with something else.
 	Buffers func(pair int) Buffers
 
-	// Wake is called, from any goroutine, when there are frames for a pair that has called Listen; nil: all pairs poll.
+	// Wake is called, from any goroutine, when there are frames for a pair that has called Listen, or room for one that has called ListenSend; nil: all pairs poll.
 	Wake func(pair int)
 
 	// Hook sees every received frame of a pair first. Redirect copies a frame that a hook redirects; false says that the target has no room.
@@ -55,8 +60,8 @@ const usual = Supported &^ (RSS | HashReport)
 const (
 	defaultQueueSize = 256
 	defaultCopyBreak = 128
-	// txPages is the room in a pair's pool for frames on their way to the device, in pages.
-	txPages = 256
+	// txPages is the room in a pair's pool for frames on their way to the device, in pages: 64 of the longest.
+	txPages = 128
 )
 
 // Driver is the driver of one device.
@@ -110,9 +115,10 @@ func NewDriver(c DriverConfig) (d *Driver, err error) {
 	}
 	d.mode = d.features.mode()
 	d.config = readConfig(t)
+	made := d
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, d.Close(context.Background()))
+			err = errors.Join(err, made.Close(context.Background()))
 		}
 	}()
 	if err := d.make(c); err != nil {
@@ -145,8 +151,14 @@ func (d *Driver) make(c DriverConfig) error {
 		return fmt.Errorf("virtio-net: the device has no receive queue")
 	}
 	size = min(size, limit)
-	if !d.features.Has(RingPacked) && !isPowerOf2(size) {
-		return fmt.Errorf("virtio-net: a split ring of %d descriptors; it has a power of two", size)
+	txSize := size
+	if c.TransmitSize > 0 {
+		txSize = min(c.TransmitSize, d.t.QueueLimit(txIndex(0)))
+	}
+	for _, n := range []int{size, txSize} {
+		if !d.features.Has(RingPacked) && !isPowerOf2(n) {
+			return fmt.Errorf("virtio-net: a split ring of %d descriptors; it has a power of two", n)
+		}
 	}
 	mtu := 1500
 	if d.features.Has(MTU) {
@@ -162,12 +174,13 @@ func (d *Driver) make(c DriverConfig) error {
 	rx := receiverSlots(d.mode, d.features, size)
 	pages := c.Pages
 	if pages == 0 {
-		pages = 2*(rx*max(g.Truesize(), maxMerge*btoi(d.mode == Mergeable))/pagepool.PageSize+2) + txPages
+		// A buffer of one descriptor keeps one page from being free, a chain three.
+		pages = rx*(1+2*btoi(d.mode == Big)) + 2 + txPages
 	}
-	if err := d.makeMemory(c, pairs, pages, size); err != nil {
+	block := ringBlock(d.features, max(size, txSize))
+	if err := d.makeMemory(c, pairs, pages, block); err != nil {
 		return err
 	}
-	block := ringBlock(d.features, size)
 	for i := range pairs {
 		p := &Pair{Index: i, d: d, redirect: c.Redirect}
 		pool, err := pagepool.NewPool(pagepool.Config{Provider: d.arena, Pages: pages, Ring: 1024})
@@ -183,9 +196,9 @@ func (d *Driver) make(c DriverConfig) error {
 		if err != nil {
 			return fmt.Errorf("virtio-net: receive queue %d: %w", i, err)
 		}
-		txRing, err := d.ring(size, txIndex(i), block)
+		txRing, err := d.ring(txSize, txIndex(i), block)
 		if err == nil {
-			err = p.tx.init(d, p, txRing)
+			err = p.tx.init(d, p, txRing, c.Wake)
 		}
 		if err != nil {
 			return fmt.Errorf("virtio-net: transmit queue %d: %w", i, err)
@@ -223,14 +236,18 @@ func btoi(b bool) int {
 }
 
 // makeMemory makes and maps the two regions: pages, and rings.
-func (d *Driver) makeMemory(c DriverConfig, pairs, pages, size int) (err error) {
+func (d *Driver) makeMemory(c DriverConfig, pairs, pages, block int) (err error) {
+	newArena := c.Memory
+	if newArena == nil {
+		newArena = pagepool.NewArena
+	}
 	if d.arena = c.Arena; d.arena == nil {
-		if d.arena, err = pagepool.NewArena(pairs * pages * pagepool.PageSize); err != nil {
+		if d.arena, err = newArena(pairs * pages * pagepool.PageSize); err != nil {
 			return fmt.Errorf("virtio-net: %w", err)
 		}
 		d.owned = true
 	}
-	if d.rings, err = pagepool.NewArena(roundUp(2*pairs*ringBlock(d.features, size)+controlBlock, pagepool.PageSize)); err != nil {
+	if d.rings, err = newArena(roundUp(2*pairs*block+controlBlock, pagepool.PageSize)); err != nil {
 		return fmt.Errorf("virtio-net: rings: %w", err)
 	}
 	for _, a := range []*pagepool.Arena{d.arena, d.rings} {

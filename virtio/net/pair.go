@@ -5,6 +5,9 @@ import (
 	"github.com/vasta-net/vasta/pagepool"
 )
 
+// Features are those that the driver has negotiated.
+func (p *Pair) Features() Features { return p.d.features }
+
 // HdrLen is the length of the header in front of every frame, in bytes.
 func (p *Pair) HdrLen() int { return p.rx.hdr }
 
@@ -67,8 +70,21 @@ func (p *Pair) Send(outs []Out) (int, error) {
 	return p.tx.send(outs)
 }
 
+// ListenSend asks for Wake when the device has sent half of the frames that it has. It answers true when some are sent already: then Wake may not be called, and
+// the caller has to send or reclaim instead of sleeping. AwakeSend ends the asking.
+func (p *Pair) ListenSend() bool { return p.tx.listen() }
+
+// AwakeSend ends what ListenSend began.
+func (p *Pair) AwakeSend() { p.tx.vq.Suppress() }
+
+// Unsent is the number of frames that the device has not sent yet, as of the last Send or Reclaim.
+func (p *Pair) Unsent() int { return p.tx.vq.InFlight() }
+
 // Reclaim takes back the memory of frames that the device has sent. Send does that too, when it needs room.
 func (p *Pair) Reclaim() { p.tx.reclaim() }
+
+// Tight says that the frames of the last Receive hold so many buffers that the longest frame may find too few: it comes only after the next Receive.
+func (p *Pair) Tight() bool { return p.rx.tight() }
 
 // Posted is the number of receive buffers that the device has.
 func (p *Pair) Posted() int { return p.rx.vq.InFlight() }

@@ -376,6 +376,16 @@ func (q *receiver) frame(f *packet.Frame) bool {
 	return q.accept(f)
 }
 
+// tight says that what is lent leaves too few buffers for the longest frame.
+func (q *receiver) tight() bool {
+	need := 1
+	if q.mode == Mergeable {
+		shortest := q.geo.Data
+		need = min((q.maxLen+q.hdr+shortest-1)/shortest, len(q.slots))
+	}
+	return len(q.lent) > 0 && q.vq.InFlight() < need
+}
+
 // setPiece makes a frame of one piece.
 func (q *receiver) setPiece(f *packet.Frame, b []byte, origin uint64) {
 	at := len(q.pieces)

@@ -53,7 +53,7 @@ type TransmitStats struct {
 	Kicks         uint64
 }
 
-func (q *transmitter) init(d *Driver, p *Pair, ring queue.DriverConfig) (err error) {
+func (q *transmitter) init(d *Driver, p *Pair, ring queue.DriverConfig, wake func(pair int)) (err error) {
 	n := ring.Size
 	*q = transmitter{
 		t: d.t, index: txIndex(p.Index), pool: p.Pool, hdr: d.features.hdrLen(),
@@ -67,7 +67,11 @@ func (q *transmitter) init(d *Driver, p *Pair, ring queue.DriverConfig) (err err
 		return err
 	}
 	q.vq.Suppress()
-	return d.t.Attach(q.index, ring.Ring, func() {})
+	return d.t.Attach(q.index, ring.Ring, func() {
+		if wake != nil {
+			wake(p.Index)
+		}
+	})
 }
 
 // send publishes frames, as many as there is room for.
@@ -158,6 +162,9 @@ func (q *transmitter) reclaim() bool {
 		}
 	}
 }
+
+// listen asks to be told when half of what the device has is sent. True says that something is sent already.
+func (q *transmitter) listen() bool { return q.vq.Listen((q.vq.InFlight() + 1) / 2) }
 
 // release gives the pages of a slot back.
 func (q *transmitter) release(id uint32) {

@@ -19,6 +19,7 @@ func TestMain(m *testing.M) {
 func TestKernel(t *testing.T) {
 	guest.Run(t, "6.1", []guest.Suite{
 		{Package: "link/tap", Run: "."},
+		{Package: "vhost/kernel", Run: "."},
 		{Package: "hostsock", Run: "."},
 		{Package: "netns", Run: "^(TestCreateConfiguresNetwork|TestResolvConf|TestCommandSeesOnlyItsOwn|TestAttachPaths|TestStageKilled)$"},
 		{Package: "test/e2e", Run: "^(TestCurl|TestReset|TestUDP|TestUDPSegmentation|TestPing)$"},

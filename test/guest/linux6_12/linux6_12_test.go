@@ -19,6 +19,7 @@ func TestMain(m *testing.M) {
 func TestKernel(t *testing.T) {
 	guest.Run(t, "6.12", []guest.Suite{
 		{Package: "link/tap", Run: "."},
+		{Package: "vhost/kernel", Run: "."},
 		{Package: "netns", Run: "^(TestCreateConfiguresNetwork|TestResolvConf|TestCommandSeesOnlyItsOwn|TestAttachPaths|TestStageKilled)$"},
 		{Package: "internal/lab", Run: "^(TestImpairments|TestBottleneck)$"},
 		{Package: "test/e2e", Run: "^TestNetem$"},

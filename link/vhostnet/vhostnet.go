@@ -1,0 +1,302 @@
+// Package vhostnet is the link over a TAP device whose frames the kernel moves: vhost-net serves rings that this process shares with it (vhost/kernel), and
+// virtio/net is their driver. A frame costs no system call; the two sides wake each other only when one of them sleeps.
+//
+// # A ring that breaks
+//
+// The kernel may give a ring up, and what it writes there may be wrong. Then the rings are made anew, with the device as it is: what was in them is lost, as
+// frames may be, and the flows above go on. When that does not help, or new rings break as soon as they are used, the queue goes on without
+// rings, by reading and writing the TAP (link/tap). Both are counted and logged; neither ends the link. Only a TAP that does not exist any more does.
+package vhostnet
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/vasta-net/vasta/link"
+	"github.com/vasta-net/vasta/link/tap"
+	"github.com/vasta-net/vasta/link/virtio"
+	"github.com/vasta-net/vasta/packet"
+	"github.com/vasta-net/vasta/vhost/kernel"
+	virtionet "github.com/vasta-net/vasta/virtio/net"
+	"golang.org/x/sys/unix"
+)
+
+// Config is what a queue is made from.
+type Config struct {
+	// TAP is one queue of a TAP device, as tap.New takes it. It is the queue's from New on.
+	TAP int
+	// Offloads are those that the TAP has accepted (TUNSETOFFLOAD).
+	Offloads link.Features
+	// Device is an open vhost-net of the queue's own; it is the queue's from New on.
+	Device kernel.Calls
+
+	Tuning Tuning
+	Log    *slog.Logger // nil for none
+}
+
+// Tuning are the measures of the rings. What is zero has the default that is named.
+type Tuning struct {
+	Receive  int // descriptors of the receive ring; 0: 256
+	Transmit int // descriptors of the transmit ring; 0: 1024
+	Buffer   int // bytes of a receive buffer; 0: as long as the frames are on average, up to 4 KiB
+	// Small has each frame received into one buffer, which takes no GSO frame: for measuring.
+	Small bool
+
+	Workers  bool          // a thread of the kernel's for each ring, where it can (Linux 6.4), instead of one for both
+	BusyPoll time.Duration // how long the kernel's thread looks for more before it sleeps
+}
+
+const (
+	defaultReceive  = 256
+	defaultTransmit = 1024
+
+	// A ring that lasts for less than shortLife was made in vain; after so many of them in succession there are no more.
+	shortLife = time.Second
+	lastLife  = 3
+
+	// closeLimit is how long Close waits for pages that others hold.
+	closeLimit = time.Second
+)
+
+// Queue is a link.Queue over vhost-net.
+type Queue struct {
+	config Config
+	log    *slog.Logger
+	bell   int // an eventfd: Fd
+	device *kernel.Device
+	watch  *watch
+
+	// inner is what frames go through: the rings, or the TAP itself.
+	inner  link.Queue
+	direct bool // it is the TAP
+
+	gone    atomic.Bool // the TAP does not exist any more
+	trouble atomic.Bool // the kernel has given a ring up
+
+	before   link.Counters // of rings that were
+	rebuilds uint64
+	began    time.Time // of the rings that are
+	short    int       // how many rings in succession did not last
+	closed   bool
+}
+
+var _ link.Queue = (*Queue)(nil)
+
+// New makes a queue. If that fails, the TAP stays the caller's, and the device is closed.
+func New(c Config) (q *Queue, err error) {
+	made := &Queue{config: c, log: c.Log, bell: -1}
+	q = made
+	if q.log == nil {
+		q.log = slog.New(slog.DiscardHandler)
+	}
+	defer func() {
+		if err != nil {
+			q, err = nil, errors.Join(err, made.release())
+		}
+	}()
+	if q.bell, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return nil, errors.Join(fmt.Errorf("link/vhostnet: cannot make an eventfd: %w", err), c.Device.Close())
+	}
+	d, err := kernel.New(kernel.Config{Calls: c.Device, TAP: c.TAP, Call: q.bell, Workers: c.Tuning.Workers, BusyPoll: c.Tuning.BusyPoll})
+	if err != nil {
+		return nil, fmt.Errorf("link/vhostnet: %w", err)
+	}
+	q.device = d
+	if q.watch, err = newWatch(q.heard); err != nil {
+		return nil, err
+	}
+	for _, fd := range q.device.Troubles() {
+		if err := q.watch.add(fd, aboutRing, unix.EPOLLIN); err != nil {
+			return nil, err
+		}
+	}
+	if err := q.watch.add(c.TAP, aboutTAP, 0); err != nil { // its end is an error, which is always told
+		return nil, err
+	}
+	return q, q.makeRings()
+}
+
+// heard is called in the watch's goroutine.
+func (q *Queue) heard(about int32, events uint32) {
+	switch {
+	case about == aboutRing:
+		q.trouble.Store(true)
+	case events&(unix.EPOLLERR|unix.EPOLLHUP) != 0:
+		q.gone.Store(true)
+	}
+	ring(q.bell)
+}
+
+// ring makes an eventfd readable.
+func ring(fd int) {
+	var one [8]byte
+	binary.NativeEndian.PutUint64(one[:], 1)
+	_, _ = unix.Write(fd, one[:]) // it fails only when the counter is full, and then it is readable
+}
+
+// makeRings makes a driver and its rings, and has the kernel serve them.
+func (q *Queue) makeRings() error {
+	t := &q.config.Tuning
+	features := rings | virtio.Wanted(q.config.Offloads)
+	if t.Small {
+		features &^= virtionet.MrgRxbuf
+		features &^= virtionet.GuestTSO4 | virtionet.GuestTSO6 | virtionet.GuestECN | virtionet.GuestUSO4 | virtionet.GuestUSO6
+	}
+	c := virtionet.DriverConfig{
+		Transport: newTransport(q.device, q.config.Offloads), Features: features, Pairs: 1,
+		QueueSize: orElse(t.Receive, defaultReceive), TransmitSize: orElse(t.Transmit, defaultTransmit), Buffer: t.Buffer,
+	}
+	d, err := virtionet.NewDriver(c)
+	if err != nil {
+		return fmt.Errorf("link/vhostnet: %w", err)
+	}
+	q.inner = virtio.New(virtio.Config{Pair: d.Pairs()[0], Fd: q.bell, Gone: &q.gone, Close: func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+		defer cancel()
+		return d.Close(ctx)
+	}})
+	q.began = time.Now()
+	return nil
+}
+
+func orElse(n, other int) int {
+	if n == 0 {
+		return other
+	}
+	return n
+}
+
+// Fd implements link.Queue.
+func (q *Queue) Fd() int { return q.bell }
+
+// Features implements link.Queue.
+func (q *Queue) Features() link.Features { return q.config.Offloads }
+
+// Receive implements link.Queue. Rings that are broken are made anew here, between two batches.
+func (q *Queue) Receive(frames []packet.Frame) (int, error) {
+	if q.closed {
+		return 0, link.ErrGone
+	}
+	if !q.trouble.Load() {
+		n, err := q.inner.Receive(frames)
+		if err == nil || errors.Is(err, link.ErrGone) || q.direct {
+			return n, err
+		}
+		q.mend(err)
+	} else {
+		q.mend(errGivenUp)
+	}
+	return q.inner.Receive(frames)
+}
+
+var errGivenUp = errors.New("the kernel has given it up")
+
+// mend makes new rings, or does without.
+func (q *Queue) mend(cause error) {
+	q.trouble.Store(false)
+	if time.Since(q.began) > shortLife {
+		q.short = 0
+	}
+	q.short++
+	q.keepCounters()
+	err := q.inner.Close()
+	if err == nil && q.short <= lastLife {
+		if err = q.makeRings(); err == nil {
+			q.rebuilds++
+			q.log.Warn("a ring of vhost-net was broken, and all of the queue's were made anew", "cause", cause, "rebuilds", q.rebuilds)
+			return
+		}
+	}
+	q.fallBack(cause, err)
+}
+
+// fallBack goes on with the TAP alone. Whatever is left of the rings ends with the device.
+func (q *Queue) fallBack(cause, err error) {
+	q.rebuilds++
+	q.log.Error("the rings of vhost-net stay broken; the queue goes on without, more slowly", "cause", cause, "rebuilds", q.rebuilds, "error", err)
+	for _, fd := range q.device.Troubles() {
+		q.watch.remove(fd)
+	}
+	if e := q.device.Close(); e != nil {
+		q.log.Error("vhost-net", "error", e)
+	}
+	q.device = nil
+	t, err := tap.New(q.config.TAP, q.config.Offloads)
+	if err == nil {
+		q.inner, q.direct = t, true
+		err = q.watch.change(q.config.TAP, aboutTAP, unix.EPOLLIN)
+	}
+	if err != nil {
+		q.log.Error("the link ends", "error", err)
+		q.inner = &ended{inner: q.inner}
+	}
+	ring(q.bell)
+}
+
+// keepCounters adds what the inner queue has counted, before it goes.
+func (q *Queue) keepCounters() {
+	c := q.inner.Counters()
+	q.before.Reads += c.Reads
+	q.before.Writes += c.Writes
+	q.before.Refused += c.Refused
+	q.before.Descriptors += c.Descriptors
+}
+
+// Direct says that the queue goes on without rings.
+func (q *Queue) Direct() bool { return q.direct }
+
+// Send implements link.Queue.
+func (q *Queue) Send(out *link.Out) bool { return q.inner.Send(out) }
+
+// Flush implements link.Queue.
+func (q *Queue) Flush() { q.inner.Flush() }
+
+// Counters implements link.Queue.
+func (q *Queue) Counters() link.Counters {
+	c := q.before
+	now := q.inner.Counters()
+	c.Reads += now.Reads
+	c.Writes += now.Writes
+	c.Refused += now.Refused
+	c.Descriptors += now.Descriptors
+	c.Rebuilds = q.rebuilds
+	return c
+}
+
+// Close implements link.Queue. Frames of the last Receive must not be touched any more. A second Close does nothing and returns os.ErrClosed.
+func (q *Queue) Close() error {
+	if q.closed {
+		return os.ErrClosed
+	}
+	q.closed = true
+	err := q.inner.Close()
+	return errors.Join(err, q.release(), q.closeTAP())
+}
+
+// closeTAP closes the TAP, unless the inner queue has.
+func (q *Queue) closeTAP() error {
+	if q.direct {
+		return nil
+	}
+	return unix.Close(q.config.TAP)
+}
+
+// release gives back what New has made, but for the inner queue.
+func (q *Queue) release() (err error) {
+	if q.watch != nil {
+		q.watch.close()
+	}
+	if q.device != nil {
+		err = q.device.Close()
+	}
+	if q.bell >= 0 {
+		unix.Close(q.bell)
+	}
+	return err
+}
