@@ -83,6 +83,11 @@ func makeRig(t TB, q *linktest.Queue, edit ...func(*worker.Config)) *rig {
 	r := &rig{t: t, host: hosttest.New(), link: q, conns: make(map[[2]netip.AddrPort]*guestConn), port: 20000}
 	q.Notify = func() { r.host.Wake(linktest.Fd) }
 	r.host.OnOpen = establish
+	r.host.OnWait = func(timeout int64) {
+		if n := q.Unflushed(); n > 0 && timeout != 0 {
+			t.Errorf("the worker sleeps, and %d frames were not flushed", n)
+		}
+	}
 	r.host.Advance(second) // 0 is no time for a worker
 	c := config(t, q, r.host)
 	c.Clock = r.host.Now

@@ -392,6 +392,7 @@ func (w *Worker) wait(limit int64) {
 		w.flushLate()
 	}
 	if timeout != 0 && w.spinning() {
+		w.Queue.Flush()
 		n = w.spin()
 	}
 	if n == 0 {
@@ -401,6 +402,7 @@ func (w *Worker) wait(limit int64) {
 				timeout = 0
 			}
 		}
+		w.Queue.Flush() // what was put off, and what commands have said
 		w.Stats.SysWait++
 		n = w.Host.Wait(w.events[:], timeout)
 	}

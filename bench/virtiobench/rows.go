@@ -86,6 +86,7 @@ func rows() (list []row) {
 			subjects: []subject{nsEach(receiving("pool", view)), nsEach(receiving("general arena", general))},
 		})
 	}
+	list = append(list, flowRows()...)
 	for _, m := range []struct {
 		name string
 		f    virtionet.Features
@@ -130,7 +131,7 @@ func rows() (list []row) {
 			list = append(list, r)
 		}
 	}
-	return append(list, row{
+	return append(list, producerRow(), row{
 		name: "queues", table: tableQueues, title: "64 B, driver to device", unit: "Mpps", paired: true, subjects: []subject{
 			{"1 queue", func(ctx context.Context, d time.Duration) (Sample, error) { return together(ctx, 1, d) }},
 			{"2 queues", func(ctx context.Context, d time.Duration) (Sample, error) { return together(ctx, 2, d) }},

@@ -67,6 +67,9 @@ func (h *Host) watch(fd int, token uint64, v *View) hostsock.Errno {
 // action of At makes something happen.
 func (h *Host) Wait(events []hostsock.Event, timeout int64) int {
 	h.calls[Wait]++
+	if h.OnWait != nil {
+		h.OnWait(timeout)
+	}
 	if h.fail[Wait].take() != 0 {
 		return 0
 	}

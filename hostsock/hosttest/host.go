@@ -103,6 +103,8 @@ type Host struct {
 	// OnOpen, if set, sees every socket before ConnectTCP, ListenTCP, OpenUDP or OpenPing returns. An errno other than 0
 	// makes that call fail. Without it TCP connects stay pending, and everything else works.
 	OnOpen func(s *Socket) hostsock.Errno
+	// OnWait, if set, is called by each Wait before anything else happens.
+	OnWait func(timeout int64)
 
 	now      int64
 	timed    []timed

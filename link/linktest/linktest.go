@@ -73,6 +73,7 @@ type Queue struct {
 	counters link.Counters
 	received uint64
 	taken    uint64
+	flushed  uint64 // of those taken
 	refused  uint64
 	faults   []string
 }
@@ -210,6 +211,13 @@ func (q *Queue) Sent() (sent, refused uint64) {
 	return q.taken, q.refused
 }
 
+// Unflushed is how many frames the queue has taken since the last Flush: a guest would not see them yet.
+func (q *Queue) Unflushed() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return int(q.taken - q.flushed)
+}
+
 // TB is the part of testing.TB that Check needs; rapid.T has it too.
 type TB interface {
 	Helper()
@@ -246,6 +254,7 @@ func (q *Queue) Flush() {
 	if q.closed {
 		q.fault("Flush after Close")
 	}
+	q.flushed = q.taken
 }
 
 // Counters implements link.Queue: calls of Receive and Send in place of system calls, and frames lost after Vanish.
