@@ -16,7 +16,7 @@ import (
 func TestRealRun(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "results.json")
 	var out, progress strings.Builder
-	status := Main([]string{"--rounds", "1", "--seconds", "0.1", "--only", "pool-small,view-m,modes,long,integrity,ring-packed-in,break-64,queues", "--json", file, "--html", file + ".html"}, &out, &progress)
+	status := Main([]string{"--rounds", "1", "--seconds", "0.1", "--only", "pool-small,tcp-small-1,tcp-mergeable-8,view-m,modes,long,integrity,ring-packed-in,break-64,producers,queues", "--json", file, "--html", file + ".html"}, &out, &progress)
 	if status == exitFailed {
 		t.Fatal(progress.String())
 	}
