@@ -8,6 +8,7 @@ import (
 	"errors"
 
 	"github.com/vasta-net/vasta/packet"
+	"github.com/vasta-net/vasta/pagepool"
 )
 
 // ErrGone says that the guest's end of the link does not exist any more.
@@ -55,6 +56,14 @@ type Queue interface {
 	Counters() Counters
 	// Close gives the queue's memory and descriptors back.
 	Close() error
+}
+
+// Borrower is a Queue that can send a frame's payload from where it lies, without a copy.
+type Borrower interface {
+	Queue
+	// Borrow names a pool of the worker's. Payload that lies in whole pages of it may be sent from there, after Send has returned too: the queue holds a
+	// reference to each such page until the frame is with the guest. The pool stays the worker's, and must not be closed before the queue.
+	Borrow(pool *pagepool.Pool) error
 }
 
 // Counters of a queue.

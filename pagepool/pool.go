@@ -181,6 +181,9 @@ func (p *Pool) InUse() int { return p.taken - len(p.warm) }
 // Free is the number of pages that can still be had.
 func (p *Pool) Free() int { return len(p.warm) + min(p.limit-p.taken, p.provider.Available()) }
 
+// Memory is all of the provider's memory.
+func (p *Pool) Memory() []byte { return p.mem }
+
 // Fd is the arena's memfd, for a back end to map. It stays the provider's: the back end duplicates or sends it.
 func (p *Pool) Fd() int { return p.provider.Fd() }
 

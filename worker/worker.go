@@ -308,6 +308,11 @@ func New(c Config) (*Worker, error) {
 		w.inbox = &c.Group.inboxes[c.ID]
 		w.inbox.wakeFd = c.WakeFd
 	}
+	if b, ok := c.Queue.(link.Borrower); ok {
+		if err := b.Borrow(c.Send); err != nil {
+			return nil, fmt.Errorf("worker: the link: %w", err)
+		}
+	}
 	w.linkReadable, w.batch = true, longBatch
 	if err := w.Host.Watch(c.Queue.Fd(), token(tokenLink, 0, 0)); err != 0 {
 		return nil, fmt.Errorf("worker: cannot watch the link: %w", err)

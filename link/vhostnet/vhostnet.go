@@ -22,6 +22,7 @@ import (
 	"github.com/vasta-net/vasta/link/tap"
 	"github.com/vasta-net/vasta/link/virtio"
 	"github.com/vasta-net/vasta/packet"
+	"github.com/vasta-net/vasta/pagepool"
 	"github.com/vasta-net/vasta/vhost/kernel"
 	virtionet "github.com/vasta-net/vasta/virtio/net"
 	"golang.org/x/sys/unix"
@@ -76,6 +77,9 @@ type Queue struct {
 	inner  link.Queue
 	direct bool // it is the TAP
 
+	lender     *pagepool.Pool // of payload that is not copied
+	lenderBase uint64
+
 	gone    atomic.Bool // the TAP does not exist any more
 	trouble atomic.Bool // the kernel has given a ring up
 
@@ -86,7 +90,7 @@ type Queue struct {
 	closed   bool
 }
 
-var _ link.Queue = (*Queue)(nil)
+var _ link.Borrower = (*Queue)(nil)
 
 // New makes a queue. If that fails, the TAP stays the caller's, and the device is closed.
 func New(c Config) (q *Queue, err error) {
@@ -156,12 +160,15 @@ func (q *Queue) makeRings() error {
 	if err != nil {
 		return fmt.Errorf("link/vhostnet: %w", err)
 	}
-	q.inner = virtio.New(virtio.Config{Pair: d.Pairs()[0], Fd: q.bell, Gone: &q.gone, Close: func() error {
+	v := virtio.New(virtio.Config{Pair: d.Pairs()[0], Fd: q.bell, Gone: &q.gone, Close: func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
 		defer cancel()
 		return d.Close(ctx)
 	}})
-	q.began = time.Now()
+	if q.lender != nil {
+		v.Borrow(q.lender, q.lenderBase)
+	}
+	q.inner, q.began = v, time.Now()
 	return nil
 }
 
@@ -246,6 +253,17 @@ func (q *Queue) keepCounters() {
 	q.before.Writes += c.Writes
 	q.before.Refused += c.Refused
 	q.before.Descriptors += c.Descriptors
+}
+
+// Borrow implements link.Borrower. It is called before the first Send.
+func (q *Queue) Borrow(pool *pagepool.Pool) error {
+	base, err := q.device.Map(pool.Memory(), pool.Fd())
+	if err != nil {
+		return fmt.Errorf("link/vhostnet: %w", err)
+	}
+	q.lender, q.lenderBase = pool, base
+	q.inner.(*virtio.Queue).Borrow(pool, base)
+	return nil
 }
 
 // Direct says that the queue goes on without rings.

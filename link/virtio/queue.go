@@ -22,6 +22,14 @@ import (
 // MaxFrame is the longest frame in bytes, without its virtio-net header.
 const MaxFrame = virtionet.MaxFrame
 
+const (
+	// maxRest is how many pieces behind the first a frame has at most.
+	maxRest = 3
+	// inPlace is from how many bytes of payload on it is sent from where it lies. A shorter frame costs less as a copy: one descriptor, and the kernel's vhost-net
+	// takes up to 64 frames of less than a page together.
+	inPlace = 4096
+)
+
 // batch is how many frames wait at most to be given to the device.
 const batch = 64
 
@@ -51,7 +59,9 @@ type Queue struct {
 	asleep, blocked, full bool
 
 	outs  []virtionet.Out // that wait to be given to the device
-	rests [batch][1]pagepool.Piece
+	rests [batch][maxRest]pagepool.Piece
+
+	lender *pagepool.Pool // of payload that is not copied; nil: all is
 
 	broken error // what the device has done to the transmit ring
 
@@ -188,13 +198,46 @@ func (q *Queue) Send(out *link.Out) bool {
 		q.refused++
 		return true
 	}
-	for len(q.outs) == batch || !q.add(out, size) {
+	for len(q.outs) == batch || !q.lend(out, size) && !q.add(out, size) {
 		if !q.push() || len(q.outs) == 0 && q.block() {
 			q.full = true
 			return false
 		}
 	}
 	q.full = false
+	return true
+}
+
+// Borrow has payload that lies in whole pages of a pool be sent from there, as link.Borrower says; base is where the device has the pool's memory.
+func (q *Queue) Borrow(pool *pagepool.Pool, base uint64) {
+	q.lender = pool
+	q.Pair.Borrow(pool, base)
+}
+
+// lend adds a frame whose payload stays where it is to those that wait. False says that it has to be copied.
+func (q *Queue) lend(out *link.Out, size int) bool {
+	if q.lender == nil || size-len(out.Head) < inPlace || len(out.Payload) > maxRest {
+		return false
+	}
+	rest := q.rests[len(q.outs)][:0]
+	for _, b := range out.Payload {
+		piece, ok := q.lender.Find(b)
+		if !ok {
+			return false
+		}
+		rest = append(rest, piece)
+	}
+	q.pool.As(q.holder)
+	hdr := q.Pair.HdrLen()
+	head, ok := q.cut(hdr + len(out.Head))
+	if !ok {
+		return false
+	}
+	copy(q.pool.PieceBytes(head)[hdr:], out.Head)
+	for _, b := range rest {
+		q.lender.Ref(b.Page)
+	}
+	q.outs = append(q.outs, virtionet.Out{Hdr: out.Hdr, Head: head, Rest: rest, Borrowed: true})
 	return true
 }
 
@@ -210,7 +253,7 @@ func (q *Queue) add(out *link.Out, size int) bool {
 	o := virtionet.Out{Hdr: out.Hdr, Head: head}
 	var rest []byte
 	if first < size {
-		tail := q.rests[len(q.outs)][:]
+		tail := q.rests[len(q.outs)][:1]
 		if tail[0], ok = q.cut(size - first); !ok {
 			q.pool.Put(head.Page)
 			return false
@@ -273,9 +316,11 @@ func (q *Queue) giveBack(n int) {
 	for i := range q.outs[:n] {
 		o := &q.outs[i]
 		q.pool.Put(o.Head.Page)
-		for _, p := range o.Rest {
-			q.pool.Put(p.Page)
+		from := q.pool
+		if o.Borrowed {
+			from = q.lender
 		}
+		from.PutPieces(o.Rest)
 	}
 	q.refused += uint64(n)
 	q.drop(n)
@@ -290,16 +335,18 @@ func (q *Queue) drop(n int) {
 	}
 	for i := range q.outs {
 		if o := &q.outs[i]; o.Rest != nil {
-			q.rests[i][0] = o.Rest[0]
-			o.Rest = q.rests[i][:]
+			o.Rest = q.rests[i][:copy(q.rests[i][:], o.Rest)]
 		}
 	}
 }
 
-// Flush implements link.Queue: what was sent goes to the device.
+// Flush implements link.Queue: what was sent goes to the device, and pages that the device has done with come back while the cache still knows them.
 func (q *Queue) Flush() {
 	if len(q.outs) > 0 {
 		q.push()
+	}
+	if q.Pair.Unsent() > 0 {
+		q.Pair.Reclaim()
 	}
 }
 

@@ -16,10 +16,15 @@ type Out struct {
 	Hdr  packet.NetHdr
 	Head pagepool.Piece
 	Rest []pagepool.Piece
+	// Borrowed says that Rest is of the pool that Pair.Borrow has named.
+	Borrowed bool
 }
 
 // maxRest is the most pieces behind the head: a frame of 64 KiB in pieces of 4 KiB, with one to spare.
 const maxRest = bigChain - 1
+
+// borrowed is a bit beside a number of pages, which is less.
+const borrowed = 1 << 7
 
 // ErrFrame is what Send answers to a frame that no device could take.
 var ErrFrame = errors.New("virtio-net: a frame shorter than its header, of too many pieces, or longer than 65550 bytes")
@@ -31,10 +36,14 @@ type transmitter struct {
 	t     Transport
 	index int
 	pool  *pagepool.Pool
+	base  uint64 // of the pool's memory, where the device has it
 	hdr   int
 
+	lender     *pagepool.Pool // of pieces that are borrowed
+	lenderBase uint64         // ... where the device has its memory
+
 	pages []pagepool.Page // by slot, maxRest+1 each
-	count []uint8         // ... and how many
+	count []uint8         // ... and how many, with the bit borrowed where all but the first are the lender's
 	free  []uint32
 
 	bufs []queue.Buffer
@@ -63,6 +72,7 @@ func (q *transmitter) init(d *Driver, p *Pair, ring queue.DriverConfig, wake fun
 	for i := range q.free {
 		q.free[i] = uint32(n - 1 - i)
 	}
+	q.base, _ = d.arena.Base()
 	if q.vq, err = queue.NewDriver(ring); err != nil {
 		return err
 	}
@@ -129,12 +139,16 @@ func (q *transmitter) fill(i int, id uint32, o *Out) error {
 		clear(head[plainHdrLen:q.hdr])
 	}
 	segs := q.segs[i*(maxRest+1):]
-	segs[0] = queue.Segment{Addr: q.pool.Addr(o.Head.Page) + uint64(o.Head.Off), Len: o.Head.Len}
+	segs[0] = queue.Segment{Addr: q.base + pieceOff(o.Head), Len: o.Head.Len}
 	at := int(id) * (maxRest + 1)
 	q.pages[at] = o.Head.Page
 	total := len(head) - q.hdr
+	base, lent := q.base, uint8(0)
+	if o.Borrowed {
+		base, lent = q.lenderBase, borrowed
+	}
 	for k, b := range o.Rest {
-		segs[1+k] = queue.Segment{Addr: q.pool.Addr(b.Page) + uint64(b.Off), Len: b.Len}
+		segs[1+k] = queue.Segment{Addr: base + pieceOff(b), Len: b.Len}
 		q.pages[at+1+k] = b.Page
 		total += int(b.Len)
 	}
@@ -142,7 +156,7 @@ func (q *transmitter) fill(i int, id uint32, o *Out) error {
 		return ErrFrame
 	}
 	q.stats.Bytes += uint64(total)
-	q.count[id] = uint8(1 + len(o.Rest))
+	q.count[id] = uint8(1+len(o.Rest)) | lent
 	q.bufs[i] = queue.Buffer{Out: segs[: 1+len(o.Rest) : 1+len(o.Rest)], Token: uint64(id)}
 	return nil
 }
@@ -169,8 +183,13 @@ func (q *transmitter) listen() bool { return q.vq.Listen((q.vq.InFlight() + 1) /
 // release gives the pages of a slot back.
 func (q *transmitter) release(id uint32) {
 	at := int(id) * (maxRest + 1)
-	for _, pg := range q.pages[at : at+int(q.count[id])] {
-		q.pool.Put(pg)
+	q.pool.Put(q.pages[at])
+	from := q.pool
+	if q.count[id]&borrowed != 0 {
+		from = q.lender
+	}
+	for _, pg := range q.pages[at+1 : at+int(q.count[id]&^borrowed)] {
+		from.Put(pg)
 	}
 	q.count[id] = 0
 	q.free = append(q.free, id)
