@@ -166,6 +166,9 @@ type Limits struct {
 	Budget int64
 	// Descriptors is how many open files the network may use; 0 for as many as the process may have.
 	Descriptors int
+	// DropOnOverload has datagrams for which there is no room be lost and counted, where otherwise whoever sends them waits: those for the guest in their
+	// host socket, those of the guest in the link, which is not read while a host socket takes nothing (for a second without progress at most).
+	DropOnOverload bool
 	// SourceFlows is how many flows each address of the guest may have begun, counted by each worker for its share of them; 0 for as many as there may be.
 	SourceFlows int
 }

@@ -150,6 +150,7 @@ func (n *Network) add(queue link.Queue) error {
 		Queue: queue, Map: &n.plan.mapping, Stats: new(stats.Worker), Group: n.group, ID: len(n.members),
 		MTU: n.end.mtu, MaxFlows: n.flowLimit(), Budget: c.Limits.Budget / int64(workers), MaxWindow: maxWindow, NearWindow: nearWindow, MaxFlight: maxFlight,
 		KeepIdle: int64(keepIdle), IdleLimit: int64(c.Limits.IdleTimeout), UDPIdle: int64(udpIdle), UDPFirst: int64(udpFirst), ICMPIdle: int64(icmpIdle),
+		Overload:    overload(c),
 		EvictAges:   worker.DefaultEvictAges.Cap(int64(c.Limits.EvictIdle)),
 		SourceFlows: (c.Limits.SourceFlows + workers - 1) / workers, EndpointIndependent: c.UDP.EndpointIndependent,
 		Multicast: slices.Clone(c.UDP.Multicast), MulticastDevice: n.plan.device(),
@@ -165,6 +166,14 @@ func (n *Network) add(queue link.Queue) error {
 	}
 	n.members = append(n.members, m)
 	return nil
+}
+
+// overload is what workers do without room.
+func overload(c *Config) worker.Overload {
+	if c.Limits.DropOnOverload {
+		return worker.Drop
+	}
+	return worker.Backpressure
 }
 
 // complete completes a worker's configuration and makes the worker.

@@ -33,6 +33,7 @@ func makePlan(c *Config, host netns.Template, resolv []byte) (*plan, error) {
 	p.inside.MTU = c.Guest.MTU
 	p.inside.MAC = c.Guest.MAC
 	p.inside.Queues = c.Limits.Queues
+	p.inside.Backpressure = !c.Limits.DropOnOverload
 	p.inside.KeepID = c.Guest.KeepID
 	if c.Guest.IfName != "" {
 		p.inside.IfName = c.Guest.IfName

@@ -18,7 +18,7 @@ import (
 // leave the network working are returned as warnings. The descriptors belong to the caller.
 func configureNetwork(cfg *Config) (tap TAP, warnings []string, err error) {
 	tap = TAP{Name: cfg.IfName, MAC: cfg.MAC, MTU: cfg.MTU}
-	tap.FDs, tap.Offloads, err = openTAP(cfg.IfName, cfg.Queues)
+	tap.FDs, tap.Offloads, err = openTAP(cfg.IfName, cfg.Queues, cfg.Backpressure)
 	if err != nil {
 		return TAP{}, nil, err
 	}

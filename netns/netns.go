@@ -40,6 +40,8 @@ type Config struct {
 	Queues int
 	// TxQueueLen is the length in frames of each queue's ring inside the kernel; zero means [DefaultTxQueueLen].
 	TxQueueLen int
+	// Backpressure has the interface hold back what its full queue has no room for, where the kernel can (IFF_BACKPRESSURE, Linux 7.3).
+	Backpressure bool
 	// Addrs are added to the TAP, IPv6 ones without duplicate address detection. An IPv6 link-local address made from
 	// the MAC is always added, unless the kernel has no IPv6.
 	Addrs []netip.Prefix

@@ -23,7 +23,9 @@ const (
 // openTAP makes the interface called name in the calling thread's network namespace and opens queues descriptors on it:
 // non-blocking, close-on-exec, with vnet header and all the offloads that the kernel has. The send buffer limit is left at its
 // default, without a limit, which vhost-net's batching needs.
-func openTAP(name string, queues int) (fds []int, offloads uint32, err error) {
+//
+// With backpressure, and a kernel that has it, the interface holds back what its full queue has no room for, instead of dropping it.
+func openTAP(name string, queues int, backpressure bool) (fds []int, offloads uint32, err error) {
 	defer func() {
 		if err != nil {
 			closeAll(fds)
@@ -40,6 +42,9 @@ func openTAP(name string, queues int) (fds []int, offloads uint32, err error) {
 			return fds, 0, tunOpenError(err)
 		}
 		fds = append(fds, fd)
+		if backpressure && hasBackpressure(fd) {
+			flags |= iffBackpressure
+		}
 		ifr, err := unix.NewIfreq(name)
 		if err != nil {
 			return fds, 0, fmt.Errorf("interface name %q: at most 15 bytes are allowed", name)
@@ -63,6 +68,15 @@ func openTAP(name string, queues int) (fds []int, offloads uint32, err error) {
 		return fds, 0, fmt.Errorf("setting the offloads of TAP %s to %#x: %w", name, offloads, err)
 	}
 	return fds, offloads, nil
+}
+
+// iffBackpressure is IFF_BACKPRESSURE (include/uapi/linux/if_tun.h, Linux 7.3).
+const iffBackpressure = 0x0080
+
+// hasBackpressure asks the driver for its flags.
+func hasBackpressure(fd int) bool {
+	features, err := unix.IoctlGetInt(fd, unix.TUNGETFEATURES)
+	return err == nil && features&iffBackpressure != 0
 }
 
 func tunOpenError(err error) error {

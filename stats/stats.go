@@ -104,6 +104,9 @@ type Worker struct {
 	DNSQueries, DNSAnswers                      uint64 // of the guest's: asked, and answered by a resolver
 	DNSRetries, DNSFailed                       uint64 // further attempts; queries that vasta itself answered, with an error
 
+	// Times that a UDP flow whose host socket takes nothing has kept the link from being read, and that it had to be read all the same.
+	LinkStops, LinkStalls uint64
+
 	// Frames of other workers' flows that were given to their owners, and frames that other workers gave to this one.
 	HandedOver, TakenOver uint64
 
@@ -117,6 +120,7 @@ type Worker struct {
 	Flows, TCPFlows, UDPFlows, ICMPFlows uint64
 	TCPHalfOpen                          uint64 // of the TCP flows: accepted, and not answered by the guest yet
 	DNSFlows                             uint64 // sockets toward resolvers, and a timer for them
+	UDPHeld                              uint64 // datagrams of the guest that wait for their host sockets
 	Promised, Held, Budget               uint64 // bytes: advertised to guests, queued for host sockets, limit
 	PagesInUse, FragsInUse               uint64
 
@@ -178,6 +182,7 @@ func (w Worker) MarshalJSON() ([]byte, error) {
 			"duplicate": w.TCPDuplicate, "held_bytes": w.TCPHeldBytes, "accepts_held": w.TCPAcceptsHeld,
 		},
 		"udp":      map[string]uint64{"opened": w.UDPOpened, "closed": w.UDPClosed},
+		"link":     map[string]uint64{"stops": w.LinkStops, "stalls": w.LinkStalls},
 		"handover": map[string]uint64{"out": w.HandedOver, "in": w.TakenOver},
 		"icmp":     map[string]uint64{"opened": w.ICMPOpened, "closed": w.ICMPClosed, "errors_sent": w.ICMPErrorsSent},
 		"dns":      map[string]uint64{"queries": w.DNSQueries, "answers": w.DNSAnswers, "retries": w.DNSRetries, "failed": w.DNSFailed},
@@ -189,6 +194,7 @@ func (w Worker) MarshalJSON() ([]byte, error) {
 		"levels": map[string]uint64{
 			"flows": w.Flows, "tcp_flows": w.TCPFlows, "udp_flows": w.UDPFlows, "icmp_flows": w.ICMPFlows, "dns_flows": w.DNSFlows,
 			"half_open":      w.TCPHalfOpen,
+			"held_datagrams": w.UDPHeld,
 			"promised_bytes": w.Promised, "held_bytes": w.Held, "budget_bytes": w.Budget,
 			"pages_in_use": w.PagesInUse, "fragments_in_use": w.FragsInUse,
 		},

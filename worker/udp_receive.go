@@ -140,8 +140,20 @@ func (w *Worker) udpAccept(index int32) (again bool) {
 	return true
 }
 
-// udpDeliver sends the messages that were received to the guest. It reports false when the link is full: the rest waits.
+// udpDeliver sends the messages that were received to the guest. It reports false when the link is full: the rest waits, or is lost, by w.Overload.
 func (w *Worker) udpDeliver() bool {
+	if w.udpDelivered() {
+		return true
+	}
+	if w.Overload == Drop {
+		w.Stats.Drops[stats.LinkFull] += uint64(w.recv.n - w.recv.at)
+		w.recv.at = w.recv.n
+	}
+	return false
+}
+
+// udpDelivered reports whether the link had room for all messages.
+func (w *Worker) udpDelivered() bool {
 	r := &w.recv
 	for r.at < r.n {
 		if r.listener >= 0 && w.listeners[r.listener].group.IsValid() {

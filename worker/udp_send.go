@@ -130,16 +130,33 @@ func (w *Worker) quotable() []byte {
 	return b[:min(w.pkt.L4+w.pkt.L4Len-packet.EtherLen, len(b))]
 }
 
-// flushUDP gives what waits to its socket.
+// flushUDP gives what waits to its socket. What that does not take now is held, behind what the flow holds already.
 func (w *Worker) flushUDP() {
 	u := &w.udp
+	at := 0
+	if u.n > 0 && (u.owner >= 0 || w.flows[u.each[0].flow].held.first == 0) {
+		at = w.sendUDP()
+	}
+	for ; at < u.n; at++ {
+		w.udpHold(at)
+	}
+	clear(u.memory[:u.pieces])
+	u.n, u.pieces = 0, 0
+}
+
+// sendUDP sends what waits, and returns how many messages are done with: fewer than there are when the socket takes no more now.
+func (w *Worker) sendUDP() (at int) {
+	u := &w.udp
 	tried := false
-	for at := 0; at < u.n; {
+	for at < u.n {
 		n, err := w.Host.SendDatagrams(u.fd, u.msgs[at:u.n])
 		at += n
 		if err == 0 {
 			tried = false
 			continue
+		}
+		if err == unix.EAGAIN && u.owner < 0 {
+			return at
 		}
 		said, mtu := w.sendErrors(err)
 		if (said > 0 && mtu == 0 || err == unix.ECONNREFUSED) && !tried { // about an earlier datagram; nothing was sent
@@ -149,12 +166,13 @@ func (w *Worker) flushUDP() {
 			}
 			continue
 		}
-		w.udpAlone(at, err, mtu)
+		if !w.udpAlone(at, err, mtu) {
+			return at
+		}
 		at++
 		tried = false
 	}
-	clear(u.memory[:u.pieces])
-	u.n, u.pieces = 0, 0
+	return at
 }
 
 // sendErrors passes on what the network has said about what was sent earlier from the socket that has refused a message with err; the answers are
@@ -168,13 +186,13 @@ func (w *Worker) sendErrors(err hostsock.Errno) (said, mtu int) {
 }
 
 // udpAlone deals with message i, which was refused: where it stands for several datagrams, they are sent one by one. mtu is the width of the way
-// if it was too long for that.
-func (w *Worker) udpAlone(i int, err hostsock.Errno, mtu int) {
+// if it was too long for that. It reports false when the socket takes no more now; the message is what is left of it then.
+func (w *Worker) udpAlone(i int, err hostsock.Errno, mtu int) (done bool) {
 	u := &w.udp
 	d, s := &u.msgs[i], &u.each[i]
 	if d.Segment == 0 || err != unix.EINVAL && err != unix.EIO && err != unix.EMSGSIZE {
 		w.udpSendFailed(s, err, mtu, s.count)
-		return
+		return true
 	}
 	if f := w.flows[s.flow]; f.kind == udpFlow {
 		f.single = true // what is wider than the way there will be so again
@@ -186,15 +204,36 @@ func (w *Worker) udpAlone(i int, err hostsock.Errno, mtu int) {
 		w.iov = appendRange(w.iov[:0], d.Bufs, off, min(s.step, s.len-off))
 		one.Bufs = w.iov
 		if _, err := w.Host.SendDatagrams(u.fd, u.one[:]); err != 0 {
+			if err == unix.EAGAIN {
+				done = u.owner >= 0
+				if done { // the socket takes none of those behind it
+					w.Stats.Drops[stats.SocketFull] += uint64((s.len - off + s.step - 1) / s.step)
+				} else {
+					d.Bufs = cutFront(d.Bufs, off)
+					s.len -= off
+					s.count -= off / s.step
+				}
+				u.one[0] = hostsock.Datagram{}
+				return done
+			}
 			_, mtu := w.sendErrors(err)
 			w.udpSendFailed(s, err, mtu, 1)
-			if err == unix.EAGAIN {
-				w.Stats.Drops[stats.SocketFull] += uint64((s.len - off - 1) / s.step) // the socket takes none of those behind it
-				break
-			}
 		}
 	}
 	u.one[0] = hostsock.Datagram{}
+	return true
+}
+
+// cutFront takes n bytes from the front of bufs, in place.
+func cutFront(bufs [][]byte, n int) [][]byte {
+	for n > 0 {
+		k := min(n, len(bufs[0]))
+		if bufs[0] = bufs[0][k:]; len(bufs[0]) == 0 {
+			bufs = bufs[1:]
+		}
+		n -= k
+	}
+	return bufs
 }
 
 // appendRange appends the pieces of n bytes from off on in bufs.

@@ -65,6 +65,7 @@ type Config struct {
 	UDPFirst  int64 // the same for one that was not answered
 	ICMPIdle  int64 // the same for an echo flow
 
+	Overload  Overload  // what becomes of datagrams for which there is no room
 	EvictAges EvictAges // how long flows have to be unused before they make room for others
 
 	Policy policy.Judge // decides which flows there may be; nil: all. The workers of a group share it
@@ -133,6 +134,7 @@ type Worker struct {
 	pages  []pagepool.Page // that host data is read into
 	tx     txState
 	udp    udpSend
+	holds  holds
 	recv   udpReceive
 	parts  fragment.Table
 	echo   [1]hostsock.Datagram // of an echo socket
@@ -237,6 +239,7 @@ type flowSlot struct {
 	told      fragmenting    // UDP, ICMP: what the host socket was told last
 	single    bool           // UDP: the host socket takes no message that stands for several datagrams
 	size      int            // UDP: the longest message of those received last
+	held      held           // UDP: what the host socket does not take now
 	last      int64          // when it was last used (UDP, ICMP)
 
 	links      [listKinds]flowLink
@@ -362,7 +365,7 @@ func (w *Worker) Step(limit int64) {
 
 // busy reports whether there is work that no event will announce.
 func (w *Worker) busy() bool {
-	if w.linkReadable || w.hasMail() {
+	if w.linkReadable && !w.linkStopped() || w.hasMail() {
 		return true
 	}
 	waits := w.turns.waiting() != nil || (len(w.waiting) > 0 && w.acceptAt == 0)
@@ -384,6 +387,9 @@ func (w *Worker) wait(limit int64) {
 			if at != 0 {
 				timeout = shorter(timeout, max(0, at-w.Clock()))
 			}
+		}
+		if w.linkStopped() {
+			timeout = shorter(timeout, max(0, w.holds.since+stopLimit-w.Clock()))
 		}
 		if w.idleSince != 0 {
 			timeout = shorter(timeout, trimAfter)
@@ -422,6 +428,7 @@ func (w *Worker) wait(limit int64) {
 	for i := range w.events[:n] {
 		w.event(&w.events[i])
 	}
+	w.endStops()
 }
 
 // trim gives memory back to the system when nothing has happened for a while: events is how many there are now.
@@ -486,6 +493,9 @@ func (w *Worker) event(e *hostsock.Event) {
 		case tcpFlow:
 			w.tcpEvent(f)
 		case udpFlow, icmpFlow, dnsFlow:
+			if e.Out && f.held.first != 0 {
+				w.udpResume(f)
+			}
 			w.makeReady(f)
 		}
 	}
@@ -493,7 +503,7 @@ func (w *Worker) event(e *hostsock.Event) {
 
 // serveLink takes frames from the link and gives them to the flows.
 func (w *Worker) serveLink() {
-	for end := w.spent + linkWork; w.spent < end && w.linkReadable; {
+	for end := w.spent + linkWork; w.spent < end && w.linkReadable && !w.linkStopped(); {
 		began := w.now
 		bytes := w.Stats.RxBytes
 		n, err := w.Queue.Receive(w.frames[:w.batch])

@@ -37,7 +37,7 @@ func config(o *options.Options, log *slog.Logger) vasta.Config {
 		UDP:     vasta.UDP(o.UDP),
 		Limits: vasta.Limits{
 			IdleTimeout: o.Limits.IdleTimeout, EvictIdle: o.Limits.EvictIdle, Queues: o.Limits.Queues, Budget: o.Limits.Budget,
-			SourceFlows: o.Limits.SourceFlows,
+			SourceFlows: o.Limits.SourceFlows, DropOnOverload: o.Limits.DropOnOverload,
 		},
 		Ports: append(portRules("tcp", o.Ports.TCP, o.Ports.WhenReady), portRules("udp", o.Ports.UDP, false)...),
 		VHost: vasta.VHost{Mode: vasta.VHostMode(o.VHost.Mode), Tuning: vhostnet.Tuning{

@@ -194,6 +194,8 @@ type Limits struct {
 	Budget int64
 	// SourceFlows is how many flows each address of the namespace may begin; 0 for as many as there may be.
 	SourceFlows int
+	// DropOnOverload has datagrams for which there is no room be lost, where otherwise whoever sends them waits.
+	DropOnOverload bool
 }
 
 // VHost says whether the kernel's vhost-net moves the frames of the link, and how.

@@ -110,6 +110,8 @@ func TestParse(t *testing.T) {
 			o.VHost = VHost{Mode: VHostOn, Receive: 64, Transmit: 4096, Buffer: 2048, Poll: 50 * time.Microsecond, Workers: true, Small: true}
 		}},
 		{"--vhost on --vhost off", func(*Options) {}},
+		{"--overload drop", func(o *Options) { o.Limits.DropOnOverload = true }},
+		{"--overload drop --overload=backpressure", func(*Options) {}},
 		{"--source-flows 500", func(o *Options) { o.Limits.SourceFlows = 500 }},
 		{"--multicast 5353,1900", func(o *Options) { o.UDP.Multicast = []uint16{5353, 1900} }},
 		{"--endpoint-independent", func(o *Options) { o.UDP.EndpointIndependent = true }},

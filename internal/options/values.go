@@ -36,6 +36,17 @@ func parseAddr(text string) (netip.Addr, error) {
 	return addr, nil
 }
 
+// parseOverload reads what becomes of datagrams for which there is no room: whether they are dropped.
+func parseOverload(text string) (drop bool, err error) {
+	switch text {
+	case "drop":
+		return true, nil
+	case "backpressure":
+		return false, nil
+	}
+	return false, errors.New("drop or backpressure")
+}
+
 // maxMulticast is how many ports --multicast takes: each costs a descriptor for each group that is joined.
 const maxMulticast = 8
 
