@@ -9,6 +9,7 @@ import (
 
 	"github.com/vasta-net/vasta/bench/internal/agent"
 	"github.com/vasta-net/vasta/bench/netbench"
+	"github.com/vasta-net/vasta/bench/overloadbench"
 	"github.com/vasta-net/vasta/bench/virtiobench"
 	"github.com/vasta-net/vasta/internal/lab/machine"
 )
@@ -16,8 +17,9 @@ import (
 const usage = `Usage: vasta bench BENCHMARK [options]
 
 Benchmarks:
-  net     namespaces: throughput, latency, processor time, start-up and memory
-  virtio  the virtio datapath: page pool, views, receive modes, rings
+  net       namespaces: throughput, latency, processor time, start-up and memory
+  overload  producers that are faster than their consumer: what is lost, what it costs
+  virtio    the virtio datapath: page pool, views, receive modes, rings
 
 See vasta bench BENCHMARK --help.
 `
@@ -37,6 +39,8 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	switch args[0] {
 	case "net":
 		return netbench.Main(args[1:], stdout, stderr)
+	case "overload":
+		return overloadbench.Main(args[1:], stdout, stderr)
 	case "virtio":
 		return virtiobench.Main(args[1:], stdout, stderr)
 	case agent.Command:

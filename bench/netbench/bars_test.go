@@ -41,7 +41,7 @@ func fake(value func(load, subject string) []float64) *Results {
 	for _, queues := range workerQueues {
 		r.Subjects = append(r.Subjects, SubjectInfo{Name: queuesName(queues), Class: ClassVariant})
 	}
-	r.Subjects = append(r.Subjects, SubjectInfo{Name: rulesName, Class: ClassVariant})
+	r.Subjects = append(r.Subjects, SubjectInfo{Name: dropName, Class: ClassVariant}, SubjectInfo{Name: rulesName, Class: ClassVariant})
 	for _, l := range loads {
 		lr := LoadResult{Name: l.name, Title: l.title, Unit: l.unit, LowerIsBetter: l.lowerIsBetter}
 		for _, s := range r.Subjects {
@@ -69,7 +69,7 @@ func perfectExtras() map[string]float64 {
 func perfect(name, subject string) []float64 {
 	i := slices.IndexFunc(loads, func(l load) bool { return l.name == name })
 	v := []float64{10, 20, 30}
-	if strings.HasPrefix(name, "workers-") || strings.HasPrefix(name, "policy-") {
+	if strings.HasPrefix(name, "workers-") || strings.HasPrefix(name, "policy-") || strings.HasPrefix(name, "overload-") {
 		return v
 	}
 	if name == "churn" || name == "flows" || strings.HasPrefix(name, "soak") || strings.HasPrefix(name, "dns") {

@@ -92,7 +92,7 @@ func commandRunners(s *subject) bool { return everybody(s) && s.tool != nil }
 func vastaOnly(s *subject) bool      { return s.Class == ClassVasta }
 
 // loads are all that are known, in the order of the report.
-var loads = slices.Concat(streamLoads(), workerLoads(), latencyLoads(), crowdLoads(), udpLoads(), dnsLoads(), policyLoads(), netemLoads(), soakLoads())
+var loads = slices.Concat(streamLoads(), workerLoads(), latencyLoads(), crowdLoads(), udpLoads(), dnsLoads(), policyLoads(), overloadLoads(), netemLoads(), soakLoads())
 
 // streamLoads are those of issue A.
 func streamLoads() []load {

@@ -43,7 +43,7 @@ side by side in a lab of two network namespaces, and holds the results against
 the project's bars. Needs root and iperf3.
 
   --quick              one short round, at most 50 seconds in all; of workers,
-                       latency, flows, churn, UDP rates, DNS, policy and inbound
+                       latency, flows, churn, UDP rates, DNS, policy, inbound and overload
                        only what --only names, smaller
   --rounds N           interleaved rounds (default 5)
   --seconds N          duration of each timed load (default 2)

@@ -67,6 +67,7 @@ func newSubjects(o Options, dir string) ([]*subject, error) {
 	if err != nil {
 		return nil, err
 	}
+	subjects = append(subjects, vastaSubject(dropName, ClassVariant, bin, "--overload", "drop"))
 	subjects = append(subjects, vastaSubject(rulesName, ClassVariant, bin, "--policy", rules))
 	return append(subjects,
 		&subject{SubjectInfo: SubjectInfo{Name: vethName, Class: ClassYardstick}, open: openVeth},

@@ -67,8 +67,8 @@ func OpenInterface(name string, bypass bool) (p *Interface, err error) {
 // carrierWait is how long an interface may take to notice what was plugged into it.
 const carrierWait = 2 * time.Second
 
-// awaitCarrier waits until an interface can send: before that the kernel drops what it is given without a word.
-func awaitCarrier(ctx context.Context, name string) error {
+// AwaitCarrier waits until an interface can send: before that the kernel drops what it is given without a word.
+func AwaitCarrier(ctx context.Context, name string) error {
 	for limit := time.Now().Add(carrierWait); ; time.Sleep(time.Millisecond) {
 		l, err := netlink.LinkByName(name) // under the lock that the kernel holds until the queues are ready, too
 		if err != nil {

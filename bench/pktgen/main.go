@@ -252,7 +252,7 @@ func run(ctx context.Context, s settings, stderr io.Writer) (r *Result, err erro
 		}
 	}()
 	if s.iface != "" {
-		if err := awaitCarrier(ctx, s.iface); err != nil {
+		if err := AwaitCarrier(ctx, s.iface); err != nil {
 			return nil, err
 		}
 	}

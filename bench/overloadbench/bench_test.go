@@ -1,0 +1,76 @@
+package overloadbench
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestRealRun: every row runs for a moment; what does not depend on speed has to be right.
+func TestRealRun(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "results.json")
+	var out, progress strings.Builder
+	if status := Main([]string{"--count", "20000", "--json", file}, &out, &progress); status == exitFailed {
+		t.Fatal(progress.String())
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r Results
+	if err := json.Unmarshal(data, &r); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Rows) != len(rows()) || !strings.Contains(progress.String(), "row 1 of 10") || !strings.Contains(out.String(), "bars met") {
+		t.Errorf("%d rows; progress %q", len(r.Rows), progress.String())
+	}
+	for _, row := range r.Rows {
+		if row.Failure != "" {
+			t.Errorf("%s: %s", row.Name, row.Failure)
+		}
+		for _, s := range row.Samples {
+			if s.Wrong != 0 || s.Delivered == 0 || s.Transmitted != s.Delivered+s.Lost {
+				t.Errorf("%s: %+v", row.Name, s)
+			}
+		}
+	}
+	for _, b := range r.Bars {
+		if exact := strings.Contains(b.Row, "backpressure") && strings.Contains(b.Row, "lost") || strings.Contains(b.Row, "damaged") || strings.Contains(b.Row, "nobody"); exact && !b.Met {
+			t.Errorf("%s: %v, want %s: %s", b.Row, b.Measured, b.Want, b.Why)
+		}
+	}
+}
+
+func TestOptions(t *testing.T) {
+	for line, want := range map[string]string{"--count 5": "at least 1000", "x": "unexpected argument", "--only nosuch": "no row is named"} {
+		var errs strings.Builder
+		if status := Main(strings.Fields(line), &strings.Builder{}, &errs); status != exitFailed || !strings.Contains(errs.String(), want) {
+			t.Errorf("%s: %d, %s", line, status, errs.String())
+		}
+	}
+	var out strings.Builder
+	if status := Main([]string{"--help"}, &out, &out); status != exitMet || !strings.Contains(out.String(), "Rows: ring-1") {
+		t.Errorf("help: %s", out.String())
+	}
+}
+
+// TestMissed: what is lost, or not measured, misses its bar.
+func TestMissed(t *testing.T) {
+	good := []Sample{{Mode: "drop", Lost: 5, Counted: 5, PerSecond: 100}, {Mode: "backpressure", PerSecond: 98, Wakes: 2.0 / ringSize}}
+	bad := []Sample{{Mode: "drop", Lost: 5, Counted: 4, PerSecond: 100}, {Mode: "backpressure", PerSecond: 96, Wakes: 2.1 / ringSize, Lost: 1, Wrong: 1, Overdue: 1}}
+	for _, c := range []struct {
+		name    string
+		samples []Sample
+		missed  int
+	}{{"ring-1", good, 0}, {"ring-1", bad, 5}, {"link-4", nil, 5}, {"tap-1", good, 0}, {"tap-1", bad, 1}, {"bursts", nil, 2}} {
+		r := Results{Rows: []RowResult{{Name: c.name, Samples: c.samples}}}
+		r.Bars = judge(&r)
+		var out strings.Builder
+		missed, err := report(&out, &r)
+		if err != nil || missed != c.missed {
+			t.Errorf("%s: %d missed, want %d: %v\n%s", c.name, missed, c.missed, err, out.String())
+		}
+	}
+}

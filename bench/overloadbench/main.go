@@ -1,0 +1,253 @@
+// Package overloadbench measures what is lost when producers are faster than their consumer, and what it costs to lose nothing: the command
+// "vasta bench overload".
+package overloadbench
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+
+	"golang.org/x/sys/unix"
+)
+
+// Exit statuses of Main.
+const (
+	exitMet    = 0
+	exitMissed = 1 // a bar was missed, or not measured
+	exitFailed = 2 // the benchmark could not run
+)
+
+const usage = `Usage: vasta bench overload [options]
+
+Has 1, 4 and 8 producers send to a consumer that takes a quarter of what they
+can make, in both modes (drop, backpressure), through the ring, through a link
+in this process and out of a TAP, and bursts out of a TAP; and holds what was
+delivered, what was lost and what it cost against the project's bars.
+
+  --quick              200,000 frames in each cell, at most 50 seconds in all
+  --count N            frames in each cell (default 10000000)
+  --only ROW,...       only the rows whose names begin so
+  --json FILE          write the results to FILE as JSON
+  -q                   no progress on standard error
+  --help               show this text
+
+Rows: %s
+
+The TAP is made in a network namespace of the benchmark's own, which takes root
+or a user namespace. Exit status: 0 when every bar is met, 1 when one is missed
+or not measured, 2 when the benchmark cannot run.
+`
+
+// Options are the choices of one run.
+type Options struct {
+	Count uint64   `json:"count"`
+	Quick bool     `json:"quick"`
+	Only  []string `json:"only,omitempty"`
+
+	json  string
+	quiet bool
+}
+
+// Results are all that was measured.
+type Results struct {
+	Machine struct {
+		Kernel     string `json:"kernel"`
+		Processors int    `json:"processors"`
+		Go         string `json:"go"`
+	} `json:"machine"`
+	Options Options     `json:"options"`
+	Rows    []RowResult `json:"rows"`
+	Bars    []Bar       `json:"bars"`
+	Source  []string    `json:"source"` // the source's own figures
+}
+
+// RowResult is what a row came to.
+type RowResult struct {
+	Name    string   `json:"name"`
+	Title   string   `json:"title"`
+	Samples []Sample `json:"samples"`
+	Failure string   `json:"failure,omitempty"`
+}
+
+// Main is the command "vasta bench overload". It returns the exit status.
+func Main(args []string, stdout, stderr io.Writer) int {
+	o, err := parseOptions(args)
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintf(stdout, usage, rowNames())
+		return exitMet
+	}
+	if err != nil {
+		return fail(stderr, err)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	results, err := measure(ctx, o, stderr)
+	if err != nil {
+		return fail(stderr, err)
+	}
+	if o.json != "" {
+		data, err := json.MarshalIndent(results, "", "  ")
+		if err == nil {
+			err = os.WriteFile(o.json, append(data, '\n'), 0o644)
+		}
+		if err != nil {
+			return fail(stderr, fmt.Errorf("option --json: %w", err))
+		}
+	}
+	missed, err := report(stdout, results)
+	if err != nil {
+		return fail(stderr, err)
+	}
+	if missed > 0 {
+		return exitMissed
+	}
+	return exitMet
+}
+
+func fail(stderr io.Writer, err error) int {
+	fmt.Fprintf(stderr, "vasta bench overload: %v\n", err)
+	return exitFailed
+}
+
+// parseOptions reads a command line; flag.ErrHelp asks for the usage text.
+func parseOptions(args []string) (o Options, err error) {
+	fs := flag.NewFlagSet("overload", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	fs.BoolVar(&o.Quick, "quick", false, "")
+	fs.BoolVar(&o.quiet, "q", false, "")
+	fs.Uint64Var(&o.Count, "count", 10_000_000, "")
+	fs.StringVar(&o.json, "json", "", "")
+	fs.Func("only", "", func(s string) error {
+		o.Only = strings.Split(s, ",")
+		return nil
+	})
+	if err := fs.Parse(args); err != nil {
+		return o, err
+	}
+	switch {
+	case fs.NArg() > 0:
+		return o, fmt.Errorf("unexpected argument %q; see vasta bench overload --help", fs.Arg(0))
+	case o.Count < 1000:
+		return o, fmt.Errorf("option --count: %d; at least 1000", o.Count)
+	}
+	if o.Quick {
+		o.Count = 200_000
+	}
+	for _, name := range o.Only {
+		if len(selected([]string{name})) == 0 {
+			return o, fmt.Errorf("option --only: no row is named %q; rows are %s", name, rowNames())
+		}
+	}
+	return o, nil
+}
+
+// selected are the rows whose names begin with one of only; all when there are none.
+func selected(only []string) (list []row) {
+	for _, r := range rows() {
+		ok := len(only) == 0
+		for _, name := range only {
+			ok = ok || strings.HasPrefix(r.name, name)
+		}
+		if ok {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+func rowNames() string {
+	var names []string
+	for _, r := range rows() {
+		names = append(names, r.name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// measure runs all rows.
+func measure(ctx context.Context, o Options, progress io.Writer) (*Results, error) {
+	r := &Results{Options: o, Source: source}
+	var u unix.Utsname
+	if unix.Uname(&u) == nil {
+		r.Machine.Kernel = unix.ByteSliceToString(u.Release[:])
+	}
+	r.Machine.Processors, r.Machine.Go = runtime.NumCPU(), runtime.Version()
+	// Producers and consumers are threads that hardly ever wait in the kernel: without a P for each, and some, they would wait for each other's.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(12))
+	list := selected(o.Only)
+	for i, x := range list {
+		if !o.quiet {
+			fmt.Fprintf(progress, "row %d of %d: %s\n", i+1, len(list), x.title)
+		}
+		one := RowResult{Name: x.name, Title: x.title}
+		var err error
+		if one.Samples, err = inNamespace(func() ([]Sample, error) { return x.run(ctx, o.Count) }); err != nil {
+			one.Failure = err.Error()
+		}
+		if ctx.Err() != nil {
+			return nil, errors.New("interrupted")
+		}
+		r.Rows = append(r.Rows, one)
+	}
+	r.Bars = judge(r)
+	return r, nil
+}
+
+// inNamespace runs f in a thread that has a network namespace of its own, where that is to be had, and ends with it.
+func inNamespace(f func() ([]Sample, error)) (s []Sample, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and not unlocked: the thread ends here
+		failed := unix.Unshare(unix.CLONE_NEWNET)
+		if s, err = f(); err != nil && failed != nil {
+			err = fmt.Errorf("%w (in the caller's network namespace: one of its own cannot be made: %w; run it as root, or as vasta -- vasta bench overload)", err, failed)
+		}
+	}()
+	<-done
+	return s, err
+}
+
+// report writes the tables, and the summary as the last line. It returns how many bars were missed.
+func report(w io.Writer, r *Results) (missed int, err error) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, row := range r.Rows {
+		fmt.Fprintf(t, "\n%s: %s\n", row.Name, row.Title)
+		if row.Failure != "" {
+			fmt.Fprintf(t, "not measured: %s\n", row.Failure)
+		}
+		if len(row.Samples) > 0 {
+			fmt.Fprint(t, "mode\ttransmitted\tdelivered\tdelivered/s\tlost\tlost/s\tcounted\tgenerator %\tswitches/M\twakes/frame\tp50 µs\tp99 µs\n")
+		}
+		for _, s := range row.Samples {
+			fmt.Fprintf(t, "%s\t%d\t%d\t%.0f\t%d\t%.0f\t%d\t%.0f\t%.0f\t%.6f\t%.0f\t%.0f\n", s.Mode, s.Transmitted, s.Delivered, s.PerSecond, s.Lost, s.LostSecond, s.Counted,
+				100*s.Generator, s.Switches, s.Wakes, float64(s.P50)/1e3, float64(s.P99)/1e3)
+		}
+	}
+	fmt.Fprint(t, "\nThe source's own figures:\n")
+	for _, line := range r.Source {
+		fmt.Fprintf(t, "  %s\n", line)
+	}
+	fmt.Fprint(t, "\nbar\tmeasured\twant\t\n")
+	for i := range r.Bars {
+		b := &r.Bars[i]
+		measured, state := b.verdict()
+		if !b.Met {
+			missed++
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", b.Row, measured, b.Want, state)
+	}
+	if err := t.Flush(); err != nil {
+		return 0, err
+	}
+	_, err = fmt.Fprintf(w, "\n%d of %d bars met, %d missed\n", len(r.Bars)-missed, len(r.Bars), missed)
+	return missed, err
+}
