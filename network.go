@@ -420,6 +420,8 @@ func (t *task) cancel() (never bool) {
 type Stats struct {
 	Total   stats.Worker   // of all workers together
 	Workers []stats.Worker // of each
+	// QueueDropped is how many of the guest's frames the kernel has dropped because the interface's queue was full, where that is known: in namespaces that the network has made.
+	QueueDropped uint64
 }
 
 // Stats returns the counters, from New until Close.
@@ -435,6 +437,9 @@ func (n *Network) Stats(ctx context.Context) (s Stats, err error) {
 		}
 		s.Workers = append(s.Workers, w)
 		s.Total.Add(&w)
+	}
+	if ns := n.end.ns; ns != nil {
+		s.QueueDropped, _ = ns.Dropped()
 	}
 	return s, nil
 }

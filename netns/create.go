@@ -100,13 +100,33 @@ func Create(cfg Config) (*Namespace, error) {
 	if err != nil {
 		return nil, err
 	}
-	sockets, err := s.takeSockets()
+	stats, err := s.takeStats()
+	var sockets *Sockets
+	if err == nil {
+		sockets, err = s.takeSockets()
+	}
 	if err != nil {
+		if stats != nil {
+			stats.close()
+		}
 		s.kill()
 		closeAll(s.fds)
 		return nil, err
 	}
-	return &Namespace{tap: s.takeTAP(), warnings: s.ready.Warnings, sockets: sockets, stage: s, gone: s.done}, nil
+	return &Namespace{tap: s.takeTAP(), warnings: s.ready.Warnings, sockets: sockets, stats: stats, stage: s, gone: s.done}, nil
+}
+
+// takeStats hands the socket over that the TAP's counters are asked for by.
+func (s *stageProcess) takeStats() (*interfaceStats, error) {
+	last := len(s.fds) - 1
+	if !s.ready.Stats || last < 0 {
+		return nil, nil
+	}
+	stats, err := newInterfaceStats(s.fds[last])
+	if err == nil {
+		s.fds = s.fds[:last]
+	}
+	return stats, err
 }
 
 // takeSockets hands the socket over that was asked for with Config.Sockets; nil if none was.

@@ -17,7 +17,8 @@ import (
 type Namespace struct {
 	tap      TAP
 	warnings []string
-	sockets  *Sockets // nil when it was not asked for
+	sockets  *Sockets        // nil when it was not asked for
+	stats    *interfaceStats // nil when attached
 	gone     <-chan struct{}
 	stage    *stageProcess // nil when attached
 	watch    *watcher      // nil when created
@@ -131,6 +132,9 @@ func (n *Namespace) Signal(sig syscall.Signal) error {
 func (n *Namespace) Close() error {
 	if n.sockets != nil {
 		n.sockets.close()
+	}
+	if n.stats != nil {
+		n.stats.close()
 	}
 	if n.stage != nil {
 		n.stage.kill()

@@ -93,6 +93,13 @@ func (s *stage) run() error {
 		}
 		ready.Sockets, fds = true, append(fds, diag)
 	}
+	if !cfg.Attached {
+		route, err := openRoute()
+		if err != nil {
+			return err
+		}
+		ready.Stats, fds = true, append(fds, route)
+	}
 	if err := s.conn.send(kindReady, ready, fds...); err != nil || cfg.Attached {
 		return err
 	}

@@ -42,7 +42,8 @@ type stageReady struct {
 	MAC      MAC
 	MTU      int
 	Offloads uint32
-	Sockets  bool // the last descriptor is for Sockets
+	Stats    bool // the last descriptor is for Dropped
+	Sockets  bool // the last of the others is for Sockets
 	Warnings []string
 }
 

@@ -180,7 +180,7 @@ func (s *session) finish() error {
 	if s.o.Counters.Enabled {
 		all, e := s.network.Stats(context.Background())
 		if e == nil {
-			e = writeCounters(s.o, all.Workers, s.rules)
+			e = writeCounters(s.o, &all, s.rules)
 		}
 		err = errors.Join(err, e)
 	}

@@ -15,7 +15,6 @@ import (
 	"github.com/vasta-net/vasta/flow/policy"
 	"github.com/vasta-net/vasta/internal/flowlog"
 	"github.com/vasta-net/vasta/internal/options"
-	"github.com/vasta-net/vasta/stats"
 )
 
 // writeCounters writes the counters of a running network, if they were asked for. A failure is logged: it must not end the network.
@@ -32,14 +31,14 @@ func (s *session) writeCounters() {
 	case err != nil:
 		s.log.Error(err.Error())
 	default:
-		if err := writeCounters(s.o, all.Workers, s.rules); err != nil {
+		if err := writeCounters(s.o, &all, s.rules); err != nil {
 			s.log.Error(err.Error())
 		}
 	}
 }
 
-func writeCounters(o *options.Options, workers []stats.Worker, rules *policy.Set) error {
-	b, err := describe(workers, rules)
+func writeCounters(o *options.Options, counters *vasta.Stats, rules *policy.Set) error {
+	b, err := describe(counters, rules)
 	if err != nil {
 		return fmt.Errorf("counters: %w", err)
 	}
@@ -55,12 +54,8 @@ func writeCounters(o *options.Options, workers []stats.Worker, rules *policy.Set
 }
 
 // describe gives the counters as one line of JSON: the sums, each worker's own, and what the process as a whole uses.
-func describe(workers []stats.Worker, rules *policy.Set) ([]byte, error) {
-	var sum stats.Worker
-	for i := range workers {
-		sum.Add(&workers[i])
-	}
-	b, err := json.Marshal(sum)
+func describe(counters *vasta.Stats, rules *policy.Set) ([]byte, error) {
+	b, err := json.Marshal(counters.Total)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +63,10 @@ func describe(workers []stats.Worker, rules *policy.Set) ([]byte, error) {
 	if err := json.Unmarshal(b, &all); err != nil {
 		return nil, err
 	}
-	if all["workers"], err = json.Marshal(workers); err != nil {
+	if all["workers"], err = json.Marshal(counters.Workers); err != nil {
+		return nil, err
+	}
+	if all["queue_dropped"], err = json.Marshal(counters.QueueDropped); err != nil {
 		return nil, err
 	}
 	if rules != nil {
