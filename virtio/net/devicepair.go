@@ -3,6 +3,7 @@ package net
 import (
 	"encoding/binary"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vasta-net/vasta/packet"
 	"github.com/vasta-net/vasta/virtio/queue"
@@ -31,13 +32,18 @@ func (p *DevicePair) start(f Features, m *queue.Memory, rx, tx attached) error {
 	if err != nil {
 		return err
 	}
-	rxq.Suppress()
-	txq.Suppress()
+	if err := m.Guard(func() error {
+		rxq.Suppress()
+		txq.Suppress()
+		return nil
+	}); err != nil {
+		return err
+	}
 	p.tx.mu.Lock()
-	p.tx.vq, p.tx.call, p.tx.hdr, p.tx.features, p.tx.err = txq, tx.call, f.hdrLen(), f, nil
+	p.tx.vq, p.tx.memory, p.tx.call, p.tx.hdr, p.tx.features, p.tx.err = txq, m, tx.call, f.hdrLen(), f, nil
 	p.tx.mu.Unlock()
 	p.rx.mu.Lock()
-	p.rx.vq, p.rx.call, p.rx.hdr, p.rx.merge, p.rx.err = rxq, rx.call, f.hdrLen(), f.Has(MrgRxbuf), nil
+	p.rx.vq, p.rx.memory, p.rx.call, p.rx.hdr, p.rx.merge, p.rx.err = rxq, m, rx.call, f.hdrLen(), f.Has(MrgRxbuf), nil
 	p.rx.have, p.rx.next = 0, 0
 	p.rx.chains = make([]queue.Chain, min(rx.ring.Size, maxTaken))
 	p.rx.mu.Unlock()
@@ -58,12 +64,14 @@ func (p *DevicePair) setMemory(m *queue.Memory) {
 	p.tx.mu.Lock()
 	if p.tx.vq != nil {
 		p.tx.vq.SetMemory(m)
+		p.tx.memory = m
 	}
 	p.tx.mu.Unlock()
 	p.rx.mu.Lock()
 	if p.rx.vq != nil {
 		p.rx.untake()
 		p.rx.vq.SetMemory(m)
+		p.rx.memory = m
 	}
 	p.rx.mu.Unlock()
 }
@@ -87,6 +95,7 @@ const maxTaken = 256
 type deviceTx struct {
 	mu       sync.Mutex // held from Take, when it answers any, to Done, and for the length of a call
 	vq       queue.Device
+	memory   *queue.Memory
 	call     func()
 	hdr      int
 	features Features
@@ -94,8 +103,9 @@ type deviceTx struct {
 	done     [maxTaken]queue.Done
 	taken    int
 	pieces   [][]byte
+	moves    atomic.Uint64 // batches taken, and given back
 	stats    DeviceStats
-	err      error
+	err      error // the driver has taken memory away
 }
 
 // Take fills frames with what the driver has sent. After a Take that answered more than 0, the frames are borrowed until Done, which must
@@ -107,6 +117,40 @@ func (p *DevicePair) Take(frames []packet.Frame) (n int, err error) {
 		q.mu.Unlock()
 		return 0, nil
 	}
+	err = q.guard(func() (err error) {
+		n, err = q.take(frames)
+		return err
+	})
+	if q.err != nil {
+		n, q.taken = 0, 0
+	}
+	q.stats.Taken += uint64(n)
+	if n == 0 {
+		q.mu.Unlock()
+		return 0, err
+	}
+	q.moves.Add(1)
+	return n, nil
+}
+
+// guard calls f, which touches memory of the driver's, under the lock. When that is not there any more, the queue is broken for good.
+func (q *deviceTx) guard(f func() error) error {
+	if q.err != nil {
+		return q.err
+	}
+	return gone(&q.err, q.memory.Guard(f))
+}
+
+// gone notes an error that ends a queue.
+func gone(to *error, err error) error {
+	if _, ok := err.(*queue.GoneError); ok { //nolint:errorlint // Guard answers it as it is; to look behind others would allocate
+		*to = err
+	}
+	return err
+}
+
+// take fills frames. It answers an error only without any.
+func (q *deviceTx) take(frames []packet.Frame) (n int, err error) {
 	for n == 0 { // bad frames leave nothing to answer
 		q.taken, err = q.vq.Take(q.chains[:min(len(frames), maxTaken)])
 		if q.taken == 0 {
@@ -124,13 +168,12 @@ func (p *DevicePair) Take(frames []packet.Frame) (n int, err error) {
 			break
 		}
 	}
-	q.stats.Taken += uint64(n)
-	if n == 0 {
-		q.mu.Unlock()
-		return 0, err
-	}
-	return n, nil
+	return n, err
 }
+
+// Guard calls f, which reads the frames of the last Take, and answers what it does. When a driver in another process has taken the memory away, the answer is an error
+// that the next call answers too. Done has to follow all the same.
+func (p *DevicePair) Guard(f func() error) error { return p.tx.guard(f) }
 
 // Listen asks for OnKick when the driver sends the next frame. It answers true when there is one already: then OnKick may not be called, and the caller has to take
 // instead of sleeping. Awake ends the asking. Both belong to the goroutine that takes, and may be called between Take and Done.
@@ -140,7 +183,29 @@ func (p *DevicePair) Listen() bool {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 	}
-	return q.vq != nil && q.vq.Listen()
+	return q.vq != nil && listen(&q.err, q.memory, q.vq)
+}
+
+// listen has a queue listen. One that is broken has its error to be asked for.
+func listen(broken *error, m *queue.Memory, vq queue.Device) (more bool) {
+	if *broken != nil {
+		return true
+	}
+	err := gone(broken, m.Guard(func() error {
+		more = vq.Listen()
+		return nil
+	}))
+	return more || err != nil
+}
+
+// suppress ends it.
+func suppress(broken *error, m *queue.Memory, vq queue.Device) {
+	if *broken == nil {
+		_ = gone(broken, m.Guard(func() error {
+			vq.Suppress()
+			return nil
+		}))
+	}
 }
 
 // Awake ends what Listen began.
@@ -151,7 +216,7 @@ func (p *DevicePair) Awake() {
 		defer q.mu.Unlock()
 	}
 	if q.vq != nil {
-		q.vq.Suppress()
+		suppress(&q.err, q.memory, q.vq)
 	}
 }
 
@@ -160,7 +225,7 @@ func (p *DevicePair) Awake() {
 func (p *DevicePair) ListenRoom() bool {
 	p.rx.mu.Lock()
 	defer p.rx.mu.Unlock()
-	return p.rx.vq != nil && p.rx.vq.Listen()
+	return p.rx.vq != nil && listen(&p.rx.err, p.rx.memory, p.rx.vq)
 }
 
 // AwakeRoom ends what ListenRoom began.
@@ -168,7 +233,7 @@ func (p *DevicePair) AwakeRoom() {
 	p.rx.mu.Lock()
 	defer p.rx.mu.Unlock()
 	if p.rx.vq != nil {
-		p.rx.vq.Suppress()
+		suppress(&p.rx.err, p.rx.memory, p.rx.vq)
 	}
 }
 
@@ -233,8 +298,11 @@ func hostAsGuest(f Features) (g Features) {
 
 // Done gives all frames of the last Take back to the driver.
 func (p *DevicePair) Done() error {
-	err := p.tx.finish()
-	p.tx.mu.Unlock()
+	q := &p.tx
+	err := q.guard(q.finish)
+	q.taken = 0
+	q.moves.Add(1)
+	q.mu.Unlock()
 	return err
 }
 
@@ -256,6 +324,7 @@ func (q *deviceTx) finish() error {
 type deviceRx struct {
 	mu         sync.Mutex
 	vq         queue.Device
+	memory     *queue.Memory
 	call       func()
 	hdr        int
 	merge      bool
@@ -266,7 +335,7 @@ type deviceRx struct {
 	hash       uint32 // of the frame that is being put, for HASH_REPORT
 	report     uint16
 	stats      DeviceStats
-	err        error
+	err        error // the driver has taken memory away
 }
 
 // Deliver copies frames to the driver, in order, and answers how many there were buffers for; the driver sees all of them at once. A frame that is
@@ -279,6 +348,19 @@ func (p *DevicePair) Deliver(frames []packet.Frame) (n int, err error) {
 	if q.vq == nil || s == nil || p.Index >= s.pairs {
 		return 0, nil
 	}
+	if q.err != nil {
+		return 0, q.err
+	}
+	err = gone(&q.err, q.memory.Guard(func() (err error) {
+		n, err = q.deliver(s, frames)
+		return err
+	}))
+	q.stats.Delivered += uint64(n)
+	return n, err
+}
+
+// deliver is Deliver with the lock held.
+func (q *deviceRx) deliver(s *controlState, frames []packet.Frame) (n int, err error) {
 	plain := !s.filters && s.vlans == nil || s.modes[Promisc] && s.vlans == nil
 	for n < len(frames) {
 		f := &frames[n]
@@ -312,7 +394,6 @@ func (p *DevicePair) Deliver(frames []packet.Frame) (n int, err error) {
 	if e := q.flush(); e != nil && err == nil {
 		err = e
 	}
-	q.stats.Delivered += uint64(n)
 	return n, err
 }
 

@@ -2,8 +2,10 @@ package net
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/vasta-net/vasta/packet"
 )
@@ -40,7 +42,10 @@ func newRig(t testing.TB, dev DeviceConfig, c DriverConfig) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := driver.Close(t.Context()); err != nil && t.Context().Err() == nil {
+		// The test's own context has ended by now.
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := driver.Close(ctx); err != nil {
 			t.Error(err)
 		}
 	})

@@ -30,6 +30,9 @@ type Device interface {
 	// none may come, and the caller has to take instead of sleeping.
 	Listen() bool
 
+	// Waiting says whether there is something to take, and asks for nothing.
+	Waiting() bool
+
 	// InFlight is the number of chains taken and not returned.
 	InFlight() int
 

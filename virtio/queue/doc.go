@@ -27,7 +27,7 @@
 // with the sizes of private tables, lengths with what was offered, addresses with the Memory. What cannot come from a peer that keeps to the
 // specification breaks the queue: the call returns a *BrokenError that says what was seen, and so does every later one until Reset. Other
 // queues are not concerned. Nothing here panics, blocks or loops for longer than the ring is because of what the peer writes. A mapping that
-// loses its pages (a truncated memfd) is outside of this: whoever maps memory has to see that it is sealed.
+// loses its pages (a truncated memfd) ends the process, unless it is sealed or the calls are made under Memory.Guard, which makes it an error like the others.
 //
 // What a peer may do to its own harm is not an error: a buffer that lies over the ring itself, an event index that means nothing.
 //

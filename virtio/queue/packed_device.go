@@ -204,6 +204,10 @@ func (d *packedDevice) Listen() bool {
 	d.shared.deviceEvent.store(event)
 	// The wish has to be visible before the flags are read: the driver stores the flags, fences, and looks at the wish (2.8.10).
 	d.fence.full()
+	return d.Waiting()
+}
+
+func (d *packedDevice) Waiting() bool {
 	if d.slots == d.ring.Size {
 		return false
 	}

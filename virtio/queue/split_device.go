@@ -208,5 +208,7 @@ func (d *splitDevice) Listen() bool {
 	}
 	// The wish has to be visible before the index is read: the driver stores the index, fences, and looks at the wish (2.7.10).
 	d.fence.full()
-	return d.offered() != d.availIdx
+	return d.Waiting()
 }
+
+func (d *splitDevice) Waiting() bool { return d.offered() != d.availIdx }
