@@ -40,15 +40,16 @@ func (w *Worker) answeredHalf(f *flowSlot) {
 	w.halfOpenTo(f.key.GuestPort).Add(-1)
 }
 
-// makeWaiting notes that something may wait at a forwarded port.
-func (w *Worker) makeWaiting(index int32, gen uint32) {
-	if int(index) >= len(w.listeners) {
-		return
+// makeWaiting notes that something may wait at a forwarded port, and reports false if it is not that port any more.
+func (w *Worker) makeWaiting(index int32, gen uint32) bool {
+	if int(index) >= len(w.listeners) || w.listeners[index].gen&0xffffff != gen {
+		return false
 	}
-	if l := &w.listeners[index]; l.gen&0xffffff == gen && !l.waiting && !l.held {
+	if l := &w.listeners[index]; !l.waiting && !l.held {
 		l.waiting = true
 		w.waiting = append(w.waiting, index)
 	}
+	return true
 }
 
 // hold leaves a port alone for a while, because too many connections through it wait for the guest.

@@ -20,6 +20,7 @@ type listener struct {
 	port      forward.Port
 	guest     netip.AddrPort // of an endpoint (endpoint.go); a forwarded port leads to the guest's address of each family
 	flows     int            // UDP: that use the socket
+	unsent    held           // UDP: what the socket does not take now
 	group     netip.AddrPort // of a group that the guest has joined (multicast.go)
 }
 
@@ -106,6 +107,7 @@ func (w *Worker) closeListener(index int32) {
 	if w.udp.n > 0 && w.udp.fd == l.fd {
 		w.flushUDP()
 	}
+	w.dropHeld(&l.unsent)
 	if w.udpPending() && w.recv.listener == index {
 		w.Stats.Drops[stats.LinkFull] += uint64(w.recv.n - w.recv.at)
 		w.recv.at = w.recv.n

@@ -180,7 +180,7 @@ func (w *Worker) closeDatagram(f *flowSlot, why string) {
 	if w.udp.n > 0 && w.udp.fd == f.fd {
 		w.flushUDP()
 	}
-	w.dropHeld(f)
+	w.dropHeld(&f.held)
 	if f.fd >= 0 {
 		w.Host.Close(f.fd)
 	}

@@ -22,7 +22,7 @@ const (
 // that a socket which is full for a moment loses none. What comes after those is lost, or the link is left alone until half of them have gone: that is what stops
 // the guest, but all of its flows, and so never for longer than stopLimit without anything being sent.
 //
-// Sockets that several flows share (endpoints and forwarded ports) hold nothing: what they do not take is lost and counted.
+// Flows that share a socket (of an endpoint or a forwarded port) share what it holds.
 
 const (
 	// holdLimit is how many datagrams a flow holds. The rest of a batch that was taken from the link is held beyond it.
@@ -33,20 +33,20 @@ const (
 	stopLimit = int64(1e9)
 )
 
-// held are the messages that a flow holds, first to last, by their places in holds.
+// held are the messages that wait for one socket, first to last, by their places in holds. It is a flow's, or a port's that flows share.
 type held struct {
 	first, last int32 // plus 1; 0: none
 	messages    int
 	datagrams   int
-	stops       bool // the link is not read because of it
+	stops       bool // the link is not read because of them
 	lossy       bool // it has stopped the link for too long: until it holds nothing, it loses what is too much
 }
 
-// holds is what all flows hold, and who stops the link.
+// holds is what waits for all sockets, and who stops the link.
 type holds struct {
 	places []holding
 	free   int32 // plus 1; 0: none
-	stops  int   // flows that stop the link
+	stops  int   // sockets that stop the link
 	since  int64 // when one of them has made progress last
 }
 
@@ -61,14 +61,21 @@ type holding struct {
 // linkStopped reports whether the link is not to be read now.
 func (w *Worker) linkStopped() bool { return w.holds.stops > 0 }
 
-// udpHold copies message i of those that wait into pages of its flow, or counts its datagrams as lost.
+// heldWith is what waits for the socket that the flow f sends by, or, with an owner, the port.
+func (w *Worker) heldWith(f *flowSlot, owner int32) *held {
+	if owner >= 0 {
+		return &w.listeners[owner].unsent
+	}
+	return &f.held
+}
+
+// udpHold copies message i of those that wait into a page, or counts its datagrams as lost.
 func (w *Worker) udpHold(i int) {
 	u := &w.udp
 	d, s := &u.msgs[i], &u.each[i]
-	f := w.flows[s.flow]
-	h := &f.held
+	h := w.heldWith(w.flows[s.flow], u.owner)
 	full := h.datagrams >= holdLimit
-	if f.kind != udpFlow || full && (w.Overload == Drop || h.lossy) || h.messages >= holdMost {
+	if full && (w.Overload == Drop || h.lossy) || h.messages >= holdMost {
 		w.Stats.Drops[stats.SocketFull] += uint64(s.count)
 		return
 	}
@@ -115,13 +122,13 @@ func (h *holds) take() int32 {
 	return at
 }
 
-// udpResume sends what f holds, as much as its socket takes.
-func (w *Worker) udpResume(f *flowSlot) {
+// udpResume sends what waits for a socket, that of a flow or of the port owner, as much as it takes.
+func (w *Worker) udpResume(h *held, fd int, owner int32) {
 	u := &w.udp
 	w.flushUDP()
-	for f.held.first != 0 {
-		u.fd, u.owner = f.fd, -1
-		for at := f.held.first; at != 0 && u.n < len(u.msgs) && u.pieces < len(u.memory); u.n++ {
+	for h.first != 0 {
+		u.fd, u.owner = fd, owner
+		for at := h.first; at != 0 && u.n < len(u.msgs) && u.pieces < len(u.memory); u.n++ {
 			x := &w.holds.places[at-1]
 			u.msgs[u.n], u.each[u.n] = x.message, x.what
 			u.memory[u.pieces] = w.Send.Bytes(x.page)[:x.what.len]
@@ -132,10 +139,10 @@ func (w *Worker) udpResume(f *flowSlot) {
 		n := u.n
 		sent := w.sendUDP()
 		for range sent {
-			w.unhold(f)
+			w.unhold(h)
 		}
 		if sent < n {
-			w.shorten(f, &u.msgs[sent], &u.each[sent])
+			w.shorten(h, &u.msgs[sent], &u.each[sent])
 		}
 		clear(u.memory[:u.pieces])
 		u.n, u.pieces = 0, 0
@@ -146,29 +153,27 @@ func (w *Worker) udpResume(f *flowSlot) {
 			break
 		}
 	}
-	h := &f.held
 	if h.stops && h.datagrams <= holdLimit/2 {
-		w.endStop(f)
+		w.endStop(h)
 	}
 	h.lossy = h.lossy && h.first != 0
 }
 
-// shorten has the first message that f holds be d, what was not sent of it.
-func (w *Worker) shorten(f *flowSlot, d *hostsock.Datagram, s *sending) {
-	x := &w.holds.places[f.held.first-1]
+// shorten has the first message of h be d, what was not sent of it.
+func (w *Worker) shorten(h *held, d *hostsock.Datagram, s *sending) {
+	x := &w.holds.places[h.first-1]
 	if s.len == x.what.len {
 		return
 	}
 	copy(w.Send.Bytes(x.page), d.Bufs[0])
-	f.held.datagrams -= x.what.count - s.count
+	h.datagrams -= x.what.count - s.count
 	w.Stats.UDPHeld -= uint64(x.what.count - s.count)
 	x.what = *s
 	w.holds.since = w.now
 }
 
-// unhold forgets the first message that f holds.
-func (w *Worker) unhold(f *flowSlot) {
-	h := &f.held
+// unhold forgets the first message of h.
+func (w *Worker) unhold(h *held) {
 	at := h.first
 	x := &w.holds.places[at-1]
 	w.Send.Put(x.page)
@@ -182,33 +187,40 @@ func (w *Worker) unhold(f *flowSlot) {
 	w.holds.free = at
 }
 
-// dropHeld counts what f holds as lost; the flow is at its end.
-func (w *Worker) dropHeld(f *flowSlot) {
-	w.Stats.Drops[stats.SocketFull] += uint64(f.held.datagrams)
-	for f.held.first != 0 {
-		w.unhold(f)
+// dropHeld counts what waits for a socket that is about to be closed as lost.
+func (w *Worker) dropHeld(h *held) {
+	w.Stats.Drops[stats.SocketFull] += uint64(h.datagrams)
+	for h.first != 0 {
+		w.unhold(h)
 	}
-	if f.held.stops {
-		w.endStop(f)
+	if h.stops {
+		w.endStop(h)
 	}
 }
 
-// endStop has f not stop the link any more.
-func (w *Worker) endStop(f *flowSlot) {
-	f.held.stops = false
+// endStop has a socket not stop the link any more.
+func (w *Worker) endStop(h *held) {
+	h.stops = false
 	w.holds.stops--
 }
 
-// endStops lets the link be read again when flows have stopped it for too long: until they have sent what they hold, they lose what is too much.
+// endStops lets the link be read again when sockets have stopped it for too long: until they have taken what waits for them, what is too much is lost.
 func (w *Worker) endStops() {
 	if !w.linkStopped() || w.now-w.holds.since < stopLimit {
 		return
 	}
 	for _, f := range w.flows {
-		if f.held.stops {
-			w.endStop(f)
-			f.held.lossy = true
-			w.Stats.LinkStalls++
-		}
+		w.giveUp(&f.held)
+	}
+	for i := range w.listeners {
+		w.giveUp(&w.listeners[i].unsent)
+	}
+}
+
+func (w *Worker) giveUp(h *held) {
+	if h.stops {
+		w.endStop(h)
+		h.lossy = true
+		w.Stats.LinkStalls++
 	}
 }

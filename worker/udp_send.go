@@ -130,11 +130,11 @@ func (w *Worker) quotable() []byte {
 	return b[:min(w.pkt.L4+w.pkt.L4Len-packet.EtherLen, len(b))]
 }
 
-// flushUDP gives what waits to its socket. What that does not take now is held, behind what the flow holds already.
+// flushUDP gives what waits to its socket. What that does not take now is held, behind what is held for it already.
 func (w *Worker) flushUDP() {
 	u := &w.udp
 	at := 0
-	if u.n > 0 && (u.owner >= 0 || w.flows[u.each[0].flow].held.first == 0) {
+	if u.n > 0 && w.heldWith(w.flows[u.each[0].flow], u.owner).first == 0 {
 		at = w.sendUDP()
 	}
 	for ; at < u.n; at++ {
@@ -155,7 +155,7 @@ func (w *Worker) sendUDP() (at int) {
 			tried = false
 			continue
 		}
-		if err == unix.EAGAIN && u.owner < 0 {
+		if err == unix.EAGAIN {
 			return at
 		}
 		said, mtu := w.sendErrors(err)
@@ -205,16 +205,11 @@ func (w *Worker) udpAlone(i int, err hostsock.Errno, mtu int) (done bool) {
 		one.Bufs = w.iov
 		if _, err := w.Host.SendDatagrams(u.fd, u.one[:]); err != 0 {
 			if err == unix.EAGAIN {
-				done = u.owner >= 0
-				if done { // the socket takes none of those behind it
-					w.Stats.Drops[stats.SocketFull] += uint64((s.len - off + s.step - 1) / s.step)
-				} else {
-					d.Bufs = cutFront(d.Bufs, off)
-					s.len -= off
-					s.count -= off / s.step
-				}
+				d.Bufs = cutFront(d.Bufs, off)
+				s.len -= off
+				s.count -= off / s.step
 				u.one[0] = hostsock.Datagram{}
-				return done
+				return false
 			}
 			_, mtu := w.sendErrors(err)
 			w.udpSendFailed(s, err, mtu, 1)

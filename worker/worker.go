@@ -475,7 +475,9 @@ func (w *Worker) event(e *hostsock.Event) {
 	case tokenWake:
 		w.takeCommands() // the eventfd is not read: every write to it is an edge
 	case tokenListener:
-		w.makeWaiting(index, uint32(e.Token>>32)&0xffffff)
+		if gen := uint32(e.Token>>32) & 0xffffff; w.makeWaiting(index, gen) && e.Out && w.listeners[index].unsent.first != 0 {
+			w.udpResume(&w.listeners[index].unsent, w.listeners[index].fd, index)
+		}
 	case tokenFlow:
 		if int(index) >= len(w.flows) {
 			return
@@ -494,7 +496,7 @@ func (w *Worker) event(e *hostsock.Event) {
 			w.tcpEvent(f)
 		case udpFlow, icmpFlow, dnsFlow:
 			if e.Out && f.held.first != 0 {
-				w.udpResume(f)
+				w.udpResume(&f.held, f.fd, -1)
 			}
 			w.makeReady(f)
 		}
