@@ -158,6 +158,9 @@ func (n *Network) add(queue link.Queue) error {
 		Origin: origins(c), Clock: n.monotonic, Seed: secret(), Log: n.log, Capture: captureOf(c),
 		Spin: spinFor(workers), Spinners: max(1, runtime.NumCPU()/2), Yield: yieldFor(workers), Idle: c.Idle, Intercept: n.intercept,
 	}
+	if wc.ID == 0 {
+		wc.Receivers = receivers(n.end.queues)
+	}
 	if c.Hook != nil {
 		wc.Hook = c.Hook(wc.ID)
 	}
@@ -174,6 +177,22 @@ func overload(c *Config) worker.Overload {
 		return worker.Drop
 	}
 	return worker.Backpressure
+}
+
+// receivers are the receiving sides of all queues but the first, by which the first worker does it all while there is little to do; nil where the link has none.
+func receivers(queues []link.Queue) (all []link.Queue) {
+	for i, q := range queues {
+		s, ok := q.(link.Shared)
+		if !ok || len(queues) == 1 {
+			return nil
+		}
+		if i == 0 {
+			all = append(all, nil)
+		} else {
+			all = append(all, s.Receiver())
+		}
+	}
+	return all
 }
 
 // complete completes a worker's configuration and makes the worker.

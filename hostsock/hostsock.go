@@ -43,6 +43,8 @@ type Origin struct {
 type Host interface {
 	// Watch registers fd for edge-triggered events of both directions under token. Close ends it.
 	Watch(fd int, token uint64) Errno
+	// Unwatch ends it too, for a descriptor that stays open; for one that is not watched it does nothing.
+	Unwatch(fd int)
 	// Wait fills events and returns how many there are. It waits at most timeout nanoseconds; 0 polls,
 	// a negative timeout waits without limit. An interrupted wait returns 0.
 	Wait(events []Event, timeout int64) int

@@ -3,6 +3,7 @@ package hostsock_test
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/vasta-net/vasta/hostsock"
 	"github.com/vishvananda/netlink"
@@ -42,6 +43,8 @@ func TestGroups(t *testing.T) {
 		t.Fatal(err)
 	}
 	index := lan.Attrs().Index
+	const routesLimit = 10 * time.Second
+	began := time.Now()
 	s := newSystem(t)
 	for _, tc := range []struct{ from, group netip.AddrPort }{
 		{netip.MustParseAddrPort("192.0.2.1:5353"), netip.MustParseAddrPort("224.0.0.251:5353")},
@@ -57,7 +60,13 @@ func TestGroups(t *testing.T) {
 		sender, err := s.OpenUDP(hostsock.Origin{Addr: netip.AddrPortFrom(tc.from.Addr(), 0), Multicast: true, MulticastDevice: index}, netip.AddrPort{}, false)
 		must(t, err, "OpenUDP")
 		defer s.Close(sender)
-		must(t, sendTo(s, sender, [][]byte{[]byte("unheard")}, tc.group), "sendTo the group")
+		for { // the routes of an interface that is up come when it has its carrier
+			if err = sendTo(s, sender, [][]byte{[]byte("unheard")}, tc.group); err != unix.ENETUNREACH || time.Since(began) > routesLimit {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+		must(t, err, "sendTo the group")
 		for _, fd := range members {
 			if n, _, err := recvFrom(s, fd, make([]byte, 20)); err != unix.EAGAIN {
 				t.Errorf("%v: heard %d bytes of this machine, %v", tc.group, n, err)

@@ -36,6 +36,10 @@ func epollAdd(epoll, fd int, event *unix.EpollEvent) Errno {
 	return err
 }
 
+func epollDelete(epoll, fd int) {
+	unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(epoll), unix.EPOLL_CTL_DEL, uintptr(fd), 0, 0, 0)
+}
+
 // fillIovec describes the first pieces of bufs and returns how many iovecs it used.
 func fillIovec(iov []unix.Iovec, bufs [][]byte) int {
 	n := min(len(bufs), len(iov))

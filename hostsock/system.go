@@ -69,6 +69,12 @@ func (s *System) Watch(fd int, token uint64) Errno {
 	})
 }
 
+// Unwatch implements Host.
+func (s *System) Unwatch(fd int) {
+	s.counters.Socket++
+	epollDelete(s.epoll, fd)
+}
+
 // Wait implements Host. At most 256 events are returned at once, and timeouts are rounded up to milliseconds.
 func (s *System) Wait(events []Event, timeout int64) int {
 	if len(events) == 0 {

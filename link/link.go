@@ -66,6 +66,13 @@ type Borrower interface {
 	Borrow(pool *pagepool.Pool) error
 }
 
+// Shared is a queue from which another worker can receive in its owner's place.
+type Shared interface {
+	// Receiver is a queue that receives the same frames, for one worker at a time: a frame comes to one of the two. It has the same Fd, sends nothing, and is
+	// closed like any other, before the queue itself or after it.
+	Receiver() Queue
+}
+
 // Counters of a queue.
 type Counters struct {
 	Reads, Writes uint64 // system calls

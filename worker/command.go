@@ -69,6 +69,11 @@ func (w *Worker) Snapshot() stats.Worker {
 	s := *w.Stats
 	c := w.Queue.Counters()
 	s.SysLinkRead, s.SysLinkWrite, s.LinkDescriptors, s.LinkRebuilds = c.Reads, c.Writes, c.Descriptors, c.Rebuilds
+	for _, l := range w.loans.of {
+		if l.queue != nil {
+			s.SysLinkRead += l.queue.Counters().Reads
+		}
+	}
 	s.Drops[stats.LinkFull] += c.Refused
 	s.Promised = uint64(w.env.Budget.Promised)
 	for _, f := range w.flows {
@@ -112,6 +117,9 @@ func (w *Worker) Close() error {
 	w.recv.n = 0
 	w.keepPages(0)
 	err := w.Queue.Close()
+	if e := w.closeLoans(); err == nil {
+		err = e
+	}
 	for _, p := range []interface{ Close() error }{w.Hold, w.Send} {
 		if e := p.Close(); err == nil {
 			err = e

@@ -10,6 +10,7 @@ import (
 	"github.com/gopacket/gopacket/layers"
 	"github.com/vasta-net/vasta/gateway"
 	"github.com/vasta-net/vasta/hostsock/hosttest"
+	"github.com/vasta-net/vasta/link"
 	"github.com/vasta-net/vasta/link/linktest"
 	"github.com/vasta-net/vasta/packet"
 	"github.com/vasta-net/vasta/stats"
@@ -36,6 +37,17 @@ type member struct {
 	stats *stats.Worker
 }
 
+// receiver is the receiving side of a queue, which may be lent: the queue itself, under a number of its own.
+type receiver struct {
+	*linktest.Queue
+	worker int
+}
+
+func (q receiver) Fd() int                 { return 100 + q.worker }
+func (q receiver) Send(*link.Out) bool     { panic("sends through a receiver") }
+func (q receiver) Counters() link.Counters { return link.Counters{} }
+func (q receiver) Close() error            { return nil }
+
 // makeCrew makes a rig with n workers.
 func makeCrew(t TB, n int, edit func(*worker.Config)) *rig {
 	t.Helper()
@@ -43,13 +55,25 @@ func makeCrew(t TB, n int, edit func(*worker.Config)) *rig {
 	r.host.OnOpen = establish
 	r.host.Advance(second)
 	r.crew = &crew{learned: make(map[[2]netip.AddrPort]int), seed: maphash.MakeSeed(), only: -1}
+	features := allFeatures
+	features.Learns = true
+	var links []*linktest.Queue
+	var receivers []link.Queue
 	for i := range n {
-		features := allFeatures
-		features.Learns = true
-		m := &member{link: linktest.New(features), view: r.host.View()}
-		m.link.Notify = func() { m.view.Wake(linktest.Fd) }
+		links = append(links, linktest.New(features))
+		receivers = append(receivers, receiver{links[i], i})
+	}
+	for i := range n {
+		m := &member{link: links[i], view: r.host.View()}
+		m.link.Notify = func() {
+			m.view.Wake(linktest.Fd)
+			r.crew.members[0].view.Wake(receivers[i].Fd())
+		}
 		c := config(t, m.link, m.view)
 		c.Clock = r.host.Now
+		if i == 0 {
+			c.Receivers = receivers
+		}
 		edit(&c)
 		if i == 0 {
 			var err error

@@ -23,6 +23,7 @@ type Group struct {
 	directory *flow.Directory
 	inboxes   []inbox
 
+	calm        atomic.Bool   // there is little to do: queues may be lent to the first worker
 	spins       atomic.Uint64 // how often a worker has begun to spin
 	halfOpen    halfOpen
 	pingRefused atomic.Bool // the host forbids echo sockets, and one of the workers has said so
@@ -94,6 +95,14 @@ func (g *Group) lightest(self int) int {
 		}
 	}
 	return best
+}
+
+// weight is that of all workers.
+func (g *Group) weight() (n int64) {
+	for i := range g.inboxes {
+		n += g.inboxes[i].weight.Load()
+	}
+	return n
 }
 
 // trim gives the memory of an inbox back to the system.

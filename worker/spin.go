@@ -26,20 +26,26 @@ const (
 
 // spinning reports whether to spin before this wait.
 func (w *Worker) spinning() bool {
+	if w.Spin == 0 || w.bulky() {
+		return false
+	}
+	s := &w.spinner
+	if s.skip > 0 {
+		s.skip--
+		return false
+	}
+	return true
+}
+
+// bulky reports whether data moves in bulk.
+func (w *Worker) bulky() bool {
 	s := &w.spinner
 	moved := w.Stats.RxBytes + w.Stats.TxBytes
 	if w.now-s.since >= spinPeriod {
 		s.bulk = moved-s.moved >= spinBytes
 		s.moved, s.since = moved, w.now
 	}
-	if w.Spin == 0 || s.bulk || moved-s.moved >= spinBytes {
-		return false
-	}
-	if s.skip > 0 {
-		s.skip--
-		return false
-	}
-	return true
+	return s.bulk || moved-s.moved >= spinBytes
 }
 
 // spin looks for events for at most Spin nanoseconds and returns how many there are. It ends without any when another worker has given this one

@@ -20,6 +20,8 @@ const noteLen = ring.Block
 // Kinds of notes, in the first byte.
 const (
 	noteFrame    = iota // a frame follows; its virtio-net header is at noteBody, and before it whether its packet has to stay whole
+	noteLent            // a worker's queue is lent to this one; its number at noteBody
+	noteReturned        // the queue that this worker has lent is its own again
 	noteAccepted        // an accepted connection: descriptor at noteBody, the flow's key and the rule that let it in behind it
 )
 
@@ -50,6 +52,7 @@ func (w *Worker) foreign(key *flow.Key) bool {
 	} else {
 		w.Stats.Drop(stats.HandoverFull)
 	}
+	w.giveBack(owner)
 	return true
 }
 
@@ -97,6 +100,14 @@ func (w *Worker) take(record []byte) {
 		w.tcpAdopt(fd, key, rule)
 		return
 	}
+	switch record[0] {
+	case noteLent:
+		w.borrow(int(record[noteBody]))
+		return
+	case noteReturned:
+		w.unlend()
+		return
+	}
 	w.Stats.TakenOver++
 	w.parcel.Hdr.Decode(record[noteBody:])
 	w.parcelBuf[0] = record[noteLen:]
@@ -125,6 +136,7 @@ func (w *Worker) passOn(fd int, key *flow.Key, rule int32) bool {
 	encodeAccepted(w.note[noteBody:], fd, key, rule)
 	w.Group.inboxes[to].weight.Add(1) // now, so that the next one is not given to the same
 	if w.Group.put(to, w.note[:], nil) {
+		w.giveBack(to)
 		return true
 	}
 	w.Group.inboxes[to].weight.Add(-1)

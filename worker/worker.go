@@ -48,8 +48,9 @@ type Config struct {
 	Send    *pagepool.Pool // what the guest has not acknowledged
 	Stats   *stats.Worker
 
-	Group *Group // of the workers of this network; nil for one that is alone
-	ID    int    // its number in Group, from 0
+	Receivers []link.Queue // of the first worker of a group: the receiving sides of the others' queues (link.Shared), by their numbers; nil for none. It closes them
+	Group     *Group       // of the workers of this network; nil for one that is alone
+	ID        int          // its number in Group, from 0
 
 	MTU         int
 	MaxFlows    int
@@ -147,6 +148,8 @@ type Worker struct {
 
 	idleSince int64 // when the last event came; 0 once the memory of the load before was given back
 
+	loans        loans
+	lent         bool // the queue is lent
 	linkReadable bool // frames may wait
 	linkFull     bool // the link refused a frame
 	noMemory     bool // there was no page to read into
@@ -268,6 +271,7 @@ const (
 	tokenWake
 	tokenFlow
 	tokenListener
+	tokenLoan
 )
 
 func token(kind int, gen uint32, index int32) uint64 {
@@ -317,6 +321,7 @@ func New(c Config) (*Worker, error) {
 		}
 	}
 	w.linkReadable, w.batch = true, longBatch
+	w.newLoans()
 	if err := w.Host.Watch(c.Queue.Fd(), token(tokenLink, 0, 0)); err != 0 {
 		return nil, fmt.Errorf("worker: cannot watch the link: %w", err)
 	}
@@ -353,6 +358,7 @@ func (w *Worker) Step(limit int64) {
 	}
 	w.serveInbox()
 	w.serveLink()
+	w.serveLoans() // after the link: the end of one connection is known before the next one begins
 	w.resumeUDP()
 	w.serveListeners()
 	w.serveReady()
@@ -365,7 +371,7 @@ func (w *Worker) Step(limit int64) {
 
 // busy reports whether there is work that no event will announce.
 func (w *Worker) busy() bool {
-	if w.linkReadable && !w.linkStopped() || w.hasMail() {
+	if (w.linkReadable || w.loans.readable > 0) && !w.linkStopped() || w.hasMail() {
 		return true
 	}
 	waits := w.turns.waiting() != nil || (len(w.waiting) > 0 && w.acceptAt == 0)
@@ -373,6 +379,7 @@ func (w *Worker) busy() bool {
 }
 
 func (w *Worker) wait(limit int64) {
+	w.minded()
 	timeout := limit
 	if w.busy() {
 		timeout = 0
@@ -409,7 +416,8 @@ func (w *Worker) wait(limit int64) {
 	if n == 0 {
 		if timeout != 0 {
 			w.flushLate()
-			if !w.mayWait() {
+			w.lend()
+			if w.busy() || !w.mayWait() {
 				timeout = 0
 			}
 		}
@@ -474,6 +482,8 @@ func (w *Worker) event(e *hostsock.Event) {
 		}
 	case tokenWake:
 		w.takeCommands() // the eventfd is not read: every write to it is an edge
+	case tokenLoan:
+		w.loanReadable(int(index))
 	case tokenListener:
 		if gen := uint32(e.Token>>32) & 0xffffff; w.makeWaiting(index, gen) && e.Out && w.listeners[index].unsent.first != 0 {
 			w.udpResume(&w.listeners[index].unsent, w.listeners[index].fd, index)
@@ -521,12 +531,7 @@ func (w *Worker) serveLink() {
 		if n == 0 {
 			return
 		}
-		if w.Hook != nil {
-			n = w.runHook(n)
-		}
-		for i := range w.frames[:n] {
-			w.frame(&w.frames[i])
-		}
+		w.received(n)
 		if w.batch = longBatch; w.Stats.RxBytes-bytes <= uint64(n)*shortFrame {
 			w.batch = frameBatch
 		}
@@ -537,6 +542,16 @@ func (w *Worker) serveLink() {
 		w.nextSenders()
 		w.Stats.Residence.FromGuest.Add(w.now-w.inside.link, uint64(n))
 		w.inside.link = began
+	}
+}
+
+// received gives the first n frames to whom they belong.
+func (w *Worker) received(n int) {
+	if w.Hook != nil {
+		n = w.runHook(n)
+	}
+	for i := range w.frames[:n] {
+		w.frame(&w.frames[i])
 	}
 }
 

@@ -63,6 +63,9 @@ func (h *Host) watch(fd int, token uint64, v *View) hostsock.Errno {
 	return 0
 }
 
+// Unwatch implements hostsock.Host. An event that waits already is still reported.
+func (h *Host) Unwatch(fd int) { delete(h.watched, fd) }
+
 // Wait implements hostsock.Host. When nothing is to be reported it moves the virtual time on, at most by timeout, until an
 // action of At makes something happen.
 func (h *Host) Wait(events []hostsock.Event, timeout int64) int {

@@ -35,6 +35,15 @@ func (v *View) Watch(fd int, token uint64) hostsock.Errno {
 	return 0
 }
 
+// Unwatch implements hostsock.Host. An event that waits already is still reported.
+func (v *View) Unwatch(fd int) {
+	if fd >= firstFd {
+		v.Host.Unwatch(fd)
+		return
+	}
+	delete(v.foreign, fd)
+}
+
 // Wake reports a foreign descriptor as readable.
 func (v *View) Wake(fd int) {
 	if w := v.foreign[fd]; w != nil {

@@ -163,7 +163,7 @@ func (g *guest) receive() (h packet.NetHdr, frame []byte) {
 }
 
 // receiveOne polls the queue until exactly one frame comes.
-func receiveOne(t testing.TB, q *tap.Queue) packet.Frame {
+func receiveOne(t testing.TB, q link.Queue) packet.Frame {
 	t.Helper()
 	var frames [4]packet.Frame
 	waitFor(t, q.Fd(), unix.POLLIN)

@@ -37,6 +37,7 @@ type Queue struct {
 	counters link.Counters
 	gone     bool // the device does not exist any more, or the queue is closed
 	closed   bool
+	shared   bool // the descriptor is another Queue's
 
 	// memory is mapped outside the Go heap and has room for len(pieces) frames of any length. They are put one behind
 	// the other and always from the start, so that a batch of small frames stays in a small part of the cache.
@@ -47,7 +48,10 @@ type Queue struct {
 	iov []unix.Iovec // room for maxPieces; cleared after each call: it must not keep the caller's memory alive
 }
 
-var _ link.Queue = (*Queue)(nil)
+var _ interface {
+	link.Queue
+	link.Shared
+} = (*Queue)(nil)
 
 // New makes a queue of the TAP descriptor fd, which has been opened with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR and a header size
 // (TUNSETVNETHDRSZ) of packet.NetHdrLen. f says which offloads the kernel has accepted for it (TUNSETOFFLOAD).
@@ -134,6 +138,9 @@ func (q *Queue) reserve(n int) error {
 	}
 	return nil
 }
+
+// Receiver implements link.Shared.
+func (q *Queue) Receiver() link.Queue { return &Queue{fd: q.fd, features: q.features, shared: true} }
 
 // Fd implements link.Queue.
 func (q *Queue) Fd() int { return q.fd }
@@ -223,7 +230,10 @@ func (q *Queue) Close() error {
 		return os.ErrClosed
 	}
 	q.closed, q.gone = true, true
-	err := unix.Close(q.fd)
+	var err error
+	if !q.shared {
+		err = unix.Close(q.fd)
+	}
 	if q.memory != nil {
 		err = errors.Join(err, unix.Munmap(q.memory))
 		q.memory = nil

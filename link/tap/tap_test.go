@@ -116,6 +116,31 @@ func TestBatchesGrow(t *testing.T) {
 	}
 }
 
+// TestReceiver: a frame comes to the queue or to its receiver, whoever asks first, and the queue goes on when the receiver is closed.
+func TestReceiver(t *testing.T) {
+	q, g := newLink(t)
+	other := q.Receiver()
+	if other.Fd() != q.Fd() || other.Features() != q.Features() {
+		t.Errorf("fd %d, features %+v; the queue's are %d, %+v", other.Fd(), other.Features(), q.Fd(), q.Features())
+	}
+	hdr, frame := tcpFrame(guestMAC, gatewayMAC, 100, 0)
+	var none [1]packet.Frame
+	for _, turn := range [][2]link.Queue{{other, q}, {q, other}} {
+		g.send(hdr, frame)
+		if f := receiveOne(t, turn[0]); !bytes.Equal(f.Bufs[0], frame) {
+			t.Errorf("another frame arrived: % x", f.Bufs[0])
+		}
+		if n, err := turn[1].Receive(none[:]); n != 0 || err != nil {
+			t.Errorf("Receive of the other one = %d, %v", n, err)
+		}
+	}
+	if err := other.Close(); err != nil {
+		t.Error(err)
+	}
+	g.send(hdr, frame)
+	receiveOne(t, q)
+}
+
 // TestLearns: only a device that may have several queues has its driver remember which of them wrote to a flow.
 func TestLearns(t *testing.T) {
 	newNetns(t)

@@ -23,9 +23,9 @@ func (c *counters) workerFlows() (flows []uint64) {
 }
 
 // TestQueues moves 64 streams each way over links of several queues: every byte is right, none is sent twice or out of order, every queue
-// is used, and no worker gets a frame that is another's.
+// is used, and no worker gets a frame that is another's: but for the second of those connections with which it shows that the first worker should not do it all.
 func TestQueues(t *testing.T) {
-	const streams, size = 64, 2 << 20
+	const streams, size, begun = 64, 2 << 20, 2 * 8 // the last: so many, with each family
 	for _, queues := range []int{1, 2, 4, 16} {
 		t.Run(fmt.Sprint(queues), func(t *testing.T) {
 			r := start(t, "--queues", fmt.Sprint(queues))
@@ -49,7 +49,7 @@ func TestQueues(t *testing.T) {
 				}
 			}
 			late := tcpExt(t, r.Guest, "TCPOFOQueue")
-			if c.TCP.OutOfOrder != 0 || late != 0 || c.Handover.In != 0 || c.Handover.Out != 0 {
+			if c.TCP.OutOfOrder != 0 || late != 0 || c.Handover.In > begun || c.Handover.Out != c.Handover.In {
 				t.Errorf("segments out of order: %d at vasta, %d at the guest; handed over: %+v", c.TCP.OutOfOrder, late, c.Handover)
 			}
 			r.wantUsage(before)
