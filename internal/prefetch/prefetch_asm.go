@@ -1,0 +1,13 @@
+//go:build amd64 || arm64
+
+package prefetch
+
+// Read says that b will be read.
+//
+//go:noescape
+func Read(b []byte)
+
+// Write says that b will be written: the lines come without their copies in other processors' caches.
+//
+//go:noescape
+func Write(b []byte)
