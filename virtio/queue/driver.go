@@ -107,8 +107,7 @@ func NewDriver(c DriverConfig) (Driver, error) {
 type slot struct {
 	token uint64
 	in    uint32 // bytes that the device may write
-	count uint16 // descriptors in the ring
-	live  bool
+	count uint16 // descriptors in the ring; 0: not in flight
 }
 
 // driverEnd is what the driver ends of both formats have in common: all of it private, so that no bound depends on shared memory.
@@ -176,6 +175,21 @@ func (e *driverEnd) push(id uint16) {
 	}
 	e.free[at] = id
 	e.nfree++
+}
+
+// single is the one segment of a buffer that has no more, its flag, and the bytes that the device may write; nil when it has another number of segments,
+// or an empty one.
+func (b *Buffer) single() (s *Segment, write uint16, in uint32) {
+	if len(b.Out) == 1 && len(b.In) == 0 {
+		s = &b.Out[0]
+	} else if len(b.In) == 1 && len(b.Out) == 0 {
+		s = &b.In[0]
+		write, in = descWrite, s.Len
+	}
+	if s == nil || s.Len == 0 {
+		return nil, 0, 0
+	}
+	return s, write, in
 }
 
 // measure checks a buffer of the caller and answers its number of segments and the bytes of its writable part; 0 segments when it cannot be
@@ -263,7 +277,7 @@ func (e *driverEnd) reclaim(used []Used, at uint16, release func(id uint16)) int
 		if n == len(used) || e.inFlight == 0 {
 			break
 		}
-		if e.slots[id].live {
+		if e.slots[id].count > 0 {
 			used[n] = Used{Token: e.slots[id].token}
 			release(uint16(id))
 			n++

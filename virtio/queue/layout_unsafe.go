@@ -7,13 +7,20 @@ import "unsafe"
 // are those of the virtio specification and have no padding; all fields are little-endian, as is every machine that this builds for
 // (access_unsafe.go).
 
-// splitDesc is struct virtq_desc (2.7.5). Its fields are the driver's; they are published by avail idx.
+// splitDesc is struct virtq_desc (2.7.5). It is the driver's, and published by avail idx. Two words are read and written faster than four fields:
+// rest is len | flags<<32 | next<<48.
 type splitDesc struct {
-	addr  uint64
-	len   uint32
-	flags uint16
-	next  uint16
+	addr uint64
+	rest uint64
 }
+
+func makeDesc(addr uint64, n uint32, flags, next uint16) splitDesc {
+	return splitDesc{addr, uint64(n) | uint64(flags)<<32 | uint64(next)<<48}
+}
+
+func (d splitDesc) len() uint32   { return uint32(d.rest) }
+func (d splitDesc) flags() uint16 { return uint16(d.rest >> 32) }
+func (d splitDesc) next() uint16  { return uint16(d.rest >> 48) }
 
 // usedElem is struct virtq_used_elem (2.7.8).
 type usedElem struct {
@@ -36,6 +43,7 @@ const (
 	descUsed     = 1 << 15
 
 	descLen = 16 // bytes of a descriptor of either format
+	usedLen = 8  // bytes of an element of the used ring
 
 	noNotify = 1 // VIRTQ_AVAIL_F_NO_INTERRUPT, VIRTQ_USED_F_NO_NOTIFY
 

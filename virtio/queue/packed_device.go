@@ -1,9 +1,14 @@
 package queue
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/vasta-net/vasta/internal/prefetch"
+)
 
 // packedDevice is the device end of a packed queue (2.8).
 type packedDevice struct {
+	_ apart
 	deviceEnd
 	shared packedRing
 
@@ -12,6 +17,7 @@ type packedDevice struct {
 	slots int     // descriptors between the two: taken and not returned
 
 	moved int // descriptors returned since the last ShouldNotify
+	_     apart
 }
 
 func (d *packedDevice) Position() Position { return Position{d.avail.word(), d.used.word()} }
@@ -174,6 +180,7 @@ func (d *packedDevice) Return(done []Done) error {
 		d.moved += moved
 		// The release that publishes: lengths, and descriptors behind, before the first one's flags (2.8.22).
 		word{&d.shared.desc[first.off].word}.store(firstWord)
+		prefetch.Write(ahead(d.ring.Areas.Descriptor, int(next.off), min(moved, d.slots), descLen)) // the next batch's
 	}
 	return err
 }

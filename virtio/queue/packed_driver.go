@@ -1,9 +1,14 @@
 package queue
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/vasta-net/vasta/internal/prefetch"
+)
 
 // packedDriver is the driver end of a packed queue (2.8).
 type packedDriver struct {
+	_ apart
 	driverEnd
 	shared packedRing
 
@@ -14,6 +19,7 @@ type packedDriver struct {
 	moved   int // descriptors published since the last ShouldNotify
 	batch   int // in-order: buffers left of the batch whose last length is lastLen
 	lastLen uint32
+	_       apart
 }
 
 func (d *packedDriver) Free() int          { return d.nslot }
@@ -70,7 +76,7 @@ func (d *packedDriver) Publish(bufs []Buffer) (int, error) {
 			}
 			d.avail.advance(1, size)
 		}
-		d.slots[id] = slot{token: b.Token, in: in, count: uint16(n), live: true}
+		d.slots[id] = slot{token: b.Token, in: in, count: uint16(n)}
 		d.nslot -= n
 		d.moved += n
 	}
@@ -78,6 +84,7 @@ func (d *packedDriver) Publish(bufs []Buffer) (int, error) {
 		d.inFlight += done
 		// The release that publishes: descriptors before the first one's flags (2.8.21.1).
 		word{&d.shared.desc[first.off].word}.store(firstWord)
+		prefetch.Write(ahead(d.ring.Areas.Descriptor, int(d.avail.off), min(done, d.nslot), descLen)) // the next batch's
 	}
 	return done, err
 }
@@ -128,7 +135,7 @@ func (d *packedDriver) Reap(used []Used) (int, error) {
 // usedDescriptor checks what the device wrote at the place d.used, and makes a batch of it: of one buffer, or with in-order of all up to the one that is
 // named (2.8.8).
 func (d *packedDriver) usedDescriptor(id, flags uint16, written uint32) error {
-	if int(id) >= d.ring.Size || !d.slots[id].live {
+	if int(id) >= d.ring.Size || d.slots[id].count == 0 {
 		return d.broken(FaultUsedID, int(d.used.off), uint64(id), uint64(d.ring.Size))
 	}
 	in := d.slots[id].in
@@ -150,10 +157,10 @@ func (d *packedDriver) usedDescriptor(id, flags uint16, written uint32) error {
 // release frees the id and the descriptors of a buffer.
 func (d *packedDriver) release(id uint16) {
 	s := &d.slots[id]
-	s.live = false
 	d.push(id)
 	d.nslot += int(s.count)
 	d.inFlight--
+	s.count = 0
 }
 
 func (d *packedDriver) Reclaim(used []Used) int {

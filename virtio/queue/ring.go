@@ -126,6 +126,15 @@ func (r *Ring) check(driverAlign int) error {
 	return nil
 }
 
+// apart stands at both ends of what an end of a queue writes: the other end's thread must not have the same cache line.
+type apart [CacheLine]byte
+
+// ahead cuts n entries of size bytes from an area, from the one at place at on, for a hint to the processor: fewer where the area ends.
+func ahead(area []byte, at, n, size int) []byte {
+	from := min(at*size, len(area))
+	return area[from:min(from+n*size, len(area))]
+}
+
 // Position says where in the ring an end stands: what vhost saves with GET_VRING_BASE and restores with SET_VRING_BASE. For a split
 // ring the two are the free-running indexes avail idx and used idx; for a packed ring bits 0 to 14 are an offset into the ring and bit 15
 // is the wrap counter.

@@ -1,9 +1,14 @@
 package queue
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/vasta-net/vasta/internal/prefetch"
+)
 
 // splitDevice is the device end of a split queue (2.7).
 type splitDevice struct {
+	_ apart
 	deviceEnd
 	shared splitRing
 	mask   uint16
@@ -14,6 +19,7 @@ type splitDevice struct {
 
 	told   uint16 // usedIdx at the last ShouldNotify
 	untold int    // returned since
+	_      apart
 }
 
 func (d *splitDevice) Position() Position { return Position{d.availIdx, d.usedIdx} }
@@ -50,6 +56,10 @@ func (d *splitDevice) Take(chains []Chain) (int, error) {
 		return 0, d.err
 	}
 	n := min(ready, len(chains))
+	if n > 0 {
+		// Most drivers use descriptors in a row.
+		prefetch.Read(ahead(d.ring.Areas.Descriptor, int(d.shared.avail[d.availIdx&d.mask]), n, descLen))
+	}
 	for i := range n {
 		head := d.shared.avail[d.availIdx&d.mask]
 		if int(head) >= d.ring.Size {
@@ -75,23 +85,24 @@ func (d *splitDevice) walk(c *chain, head uint16) bool {
 	at := head
 	for {
 		desc := d.shared.desc[at] // read once
-		if desc.flags&descIndirect != 0 {
-			if desc.flags&descNext != 0 {
-				return d.broken(FaultIndirectNext, int(at), desc.addr, uint64(desc.len))
+		n, flags, next := desc.len(), desc.flags(), desc.next()
+		if flags&descIndirect != 0 {
+			if flags&descNext != 0 {
+				return d.broken(FaultIndirectNext, int(at), desc.addr, uint64(n))
 			}
 			// WRITE is ignored here (2.7.5.3.2). A table may end a chain of ordinary descriptors.
-			return d.walkTable(c, int(at), desc.addr, desc.len)
+			return d.walkTable(c, int(at), desc.addr, n)
 		}
-		if !d.add(c, int(at), desc.addr, desc.len, desc.flags&descWrite != 0) {
+		if !d.add(c, int(at), desc.addr, n, flags&descWrite != 0) {
 			return false
 		}
-		if desc.flags&descNext == 0 {
+		if flags&descNext == 0 {
 			return true
 		}
-		if int(desc.next) >= d.ring.Size {
-			return d.broken(FaultNext, int(at), uint64(desc.next), uint64(d.ring.Size))
+		if int(next) >= d.ring.Size {
+			return d.broken(FaultNext, int(at), uint64(next), uint64(d.ring.Size))
 		}
-		at = desc.next
+		at = next
 	}
 }
 
@@ -159,8 +170,10 @@ func (d *splitDevice) Return(done []Done) error {
 	}
 	if idx != d.usedIdx {
 		d.untold += int(idx - d.usedIdx)
+		n := int(idx - d.usedIdx)
 		d.usedIdx = idx
 		d.storeHead()
+		prefetch.Write(ahead(d.ring.Areas.Device[4:], int(idx&d.mask), n, usedLen)) // the next batch's, which the driver has read a lap ago
 	}
 	return err
 }

@@ -1,9 +1,14 @@
 package queue
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/vasta-net/vasta/internal/prefetch"
+)
 
 // splitDriver is the driver end of a split queue (2.7).
 type splitDriver struct {
+	_ apart
 	driverEnd
 	shared splitRing
 	mask   uint16
@@ -17,6 +22,7 @@ type splitDriver struct {
 	untold  int    // published since
 	batch   int    // in-order: buffers left of the batch whose last length is lastLen
 	lastLen uint32
+	_       apart
 }
 
 func (d *splitDriver) Position() Position { return Position{d.availIdx, d.usedIdx} }
@@ -45,6 +51,9 @@ func (d *splitDriver) Publish(bufs []Buffer) (int, error) {
 	var err error
 	done := 0
 	for ; done < len(bufs); done++ {
+		if done += d.singles(bufs[done:], d.availIdx+uint16(done)); done == len(bufs) {
+			break
+		}
 		b := &bufs[done]
 		n, in := b.measure(d.ring.Size)
 		if n == 0 {
@@ -58,7 +67,7 @@ func (d *splitDriver) Publish(bufs []Buffer) (int, error) {
 			}
 			head = d.pop()
 			s, write := b.segment(0)
-			d.shared.desc[head] = splitDesc{addr: s.Addr, len: s.Len, flags: write}
+			d.shared.desc[head] = makeDesc(s.Addr, s.Len, write, 0)
 		} else if d.indirect(n) {
 			if d.nfree == 0 {
 				break
@@ -71,18 +80,53 @@ func (d *splitDriver) Publish(bufs []Buffer) (int, error) {
 		} else {
 			break
 		}
-		d.slots[head] = slot{token: b.Token, in: in, count: uint16(n), live: true}
-		at := (d.availIdx + uint16(done)) & d.mask
-		d.order[at] = head
-		d.shared.avail[at] = head
+		d.slots[head] = slot{token: b.Token, in: in, count: uint16(n)}
+		d.offer(d.availIdx+uint16(done), head)
 	}
 	if done > 0 {
 		d.availIdx += uint16(done)
 		d.inFlight += done
 		d.untold += done
 		d.storeHead()
+		// The device has read the descriptors behind these a lap ago, and those of the next batch will be written.
+		prefetch.Write(ahead(d.ring.Areas.Descriptor, int(d.free[d.freeHead]), done, descLen))
 	}
 	return done, err
+}
+
+// offer writes a head into the available ring, at the place of idx. Buffers that come back in order keep their places: what is there already is
+// left alone, so that the line stays in the device's cache.
+func (d *splitDriver) offer(idx, head uint16) {
+	at := idx & d.mask
+	if d.ring.InOrder {
+		d.order[at] = head
+	}
+	if d.shared.avail[at] != head {
+		d.shared.avail[at] = head
+	}
+}
+
+// singles offers buffers of one segment, from idx on, up to the first that is another or does not fit, and answers how many: what Publish does, with few
+// stores. A processor holds some 60 stores back until the lines that they go to have come from the other one, and stands when there are more.
+func (d *splitDriver) singles(bufs []Buffer, idx uint16) (n int) {
+	free, from := d.free, d.freeHead
+	for bufs = bufs[:min(len(bufs), d.nfree)]; n < len(bufs); n++ {
+		b := &bufs[n]
+		s, write, in := b.single()
+		if s == nil {
+			break
+		}
+		head := free[from]
+		if from++; from == uint32(len(free)) {
+			from = 0
+		}
+		d.shared.desc[head] = makeDesc(s.Addr, s.Len, write, 0)
+		d.slots[head] = slot{token: b.Token, in: in, count: 1}
+		d.offer(idx+uint16(n), head)
+	}
+	d.freeHead = from
+	d.nfree -= n
+	return n
 }
 
 // fillChain writes a buffer of n segments as a chain of n free descriptors and answers its head.
@@ -91,14 +135,13 @@ func (d *splitDriver) fillChain(b *Buffer, n int) uint16 {
 	at := head
 	for i := range n {
 		s, flags := b.segment(i)
-		desc := splitDesc{addr: s.Addr, len: s.Len, flags: flags}
+		next := uint16(0)
 		if i+1 < n {
-			desc.next = d.pop()
-			desc.flags |= descNext
+			next, flags = d.pop(), flags|descNext
 		}
-		d.shared.desc[at] = desc
-		d.next[at] = desc.next
-		at = desc.next
+		d.shared.desc[at] = makeDesc(s.Addr, s.Len, flags, next)
+		d.next[at] = next
+		at = next
 	}
 	return head
 }
@@ -119,7 +162,7 @@ func (d *splitDriver) fillTable(head uint16, b *Buffer, n int) splitDesc {
 		binary.LittleEndian.PutUint16(e[12:], flags)
 		binary.LittleEndian.PutUint16(e[14:], next)
 	}
-	return splitDesc{addr: where.Addr, len: where.Len, flags: descIndirect}
+	return makeDesc(where.Addr, where.Len, descIndirect, 0)
 }
 
 func (d *splitDriver) Reap(used []Used) (int, error) {
@@ -133,12 +176,16 @@ func (d *splitDriver) Reap(used []Used) (int, error) {
 		return 0, d.broken(FaultUsedIndex, int(d.usedIdx), uint64(idx), uint64(d.inFlight))
 	}
 	n := min(ready, len(used))
+	prefetch.Read(ahead(d.ring.Areas.Device[4:], int(d.usedIdx&d.mask), n, usedLen))
 	if d.ring.InOrder {
 		return d.reapInOrder(used[:n], ready)
 	}
-	for i := range n {
+	for i := 0; i < n; i++ {
+		if i += d.reapSingles(used[i:n]); i == n {
+			break
+		}
 		e := d.shared.used[d.usedIdx&d.mask]
-		if uint64(e.id) >= uint64(len(d.slots)) || !d.slots[e.id].live {
+		if uint64(e.id) >= uint64(len(d.slots)) || d.slots[e.id].count == 0 {
 			return i, d.broken(FaultUsedID, int(d.usedIdx), uint64(e.id), uint64(d.ring.Size))
 		}
 		s := &d.slots[e.id]
@@ -152,13 +199,41 @@ func (d *splitDriver) Reap(used []Used) (int, error) {
 	return n, nil
 }
 
+// reapSingles takes buffers of one descriptor, up to the first that is another or that the device must not have returned so, and answers how many: what Reap
+// does, with few stores. All of used are there.
+func (d *splitDriver) reapSingles(used []Used) (n int) {
+	free, slots := d.free, d.slots
+	to := d.freeHead + uint32(d.nfree)
+	for ; n < len(used); n++ {
+		e := d.shared.used[(d.usedIdx+uint16(n))&d.mask]
+		if uint64(e.id) >= uint64(len(slots)) {
+			break
+		}
+		s := &slots[e.id]
+		if s.count != 1 || e.len > s.in {
+			break
+		}
+		used[n] = Used{Token: s.token, Len: e.len}
+		s.count = 0
+		if to >= uint32(len(free)) {
+			to -= uint32(len(free))
+		}
+		free[to] = uint16(e.id)
+		to++
+	}
+	d.nfree += n
+	d.inFlight -= n
+	d.usedIdx += uint16(n)
+	return n
+}
+
 // reapInOrder takes what Reap takes when the device returns buffers in order: an element stands for all buffers up to the one it
 // names, and only that one's length is written down; the others were used wholly (2.7.9).
 func (d *splitDriver) reapInOrder(used []Used, ready int) (int, error) {
 	for i := range used {
 		if d.batch == 0 {
 			e := d.shared.used[d.usedIdx&d.mask]
-			if uint64(e.id) >= uint64(len(d.slots)) || !d.slots[e.id].live {
+			if uint64(e.id) >= uint64(len(d.slots)) || d.slots[e.id].count == 0 {
 				return i, d.broken(FaultUsedID, int(d.usedIdx), uint64(e.id), uint64(d.ring.Size))
 			}
 			if d.batch = d.batchOf(uint16(e.id), d.usedIdx&d.mask, ready-i); d.batch == 0 {
@@ -184,9 +259,9 @@ func (d *splitDriver) reapInOrder(used []Used, ready int) (int, error) {
 // release frees the descriptors of a buffer, by the private links.
 func (d *splitDriver) release(head uint16) {
 	s := &d.slots[head]
-	s.live = false
-	at := head
-	for n := s.count; ; {
+	n := s.count
+	s.count = 0
+	for at := head; ; {
 		d.push(at)
 		if n--; n == 0 {
 			break
