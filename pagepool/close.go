@@ -77,7 +77,7 @@ func (p *Pool) inUse() string {
 	held := make([]int, len(p.names))
 	first := noPage
 	for i := range p.pages {
-		if m := &p.pages[i]; m.refs > 0 {
+		if m := &p.pages[i]; m.refs != 0 {
 			held[m.holder]++
 			if first == noPage {
 				first = Page(i)
@@ -92,10 +92,10 @@ func (p *Pool) inUse() string {
 			sep = ", "
 		}
 	}
-	what := "held"
-	if p.pages[first].cut {
-		what = "cut"
+	if m := &p.pages[first]; m.cut {
+		fmt.Fprintf(&b, "); the first is page %d, cut into fragments", first)
+	} else {
+		fmt.Fprintf(&b, "); the first is page %d, held, with %d references", first, m.refs)
 	}
-	fmt.Fprintf(&b, "); the first is page %d, %s, with %d references", first, what, p.pages[first].refs)
 	return b.String()
 }

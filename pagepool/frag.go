@@ -72,7 +72,7 @@ func (p *Pool) cutPage() bool {
 		return false
 	}
 	m := &p.pages[pg]
-	m.cut, m.free = true, allFree
+	m.refs, m.cut, m.free = -1, true, allFree
 	p.listPartial(pg, m)
 	p.stats.Cut++
 	return true

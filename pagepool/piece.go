@@ -72,15 +72,29 @@ func (p *Pool) PieceBytes(b Piece) []byte {
 }
 
 // CutPieces takes pieces of n bytes, as CutPiece does, and answers how many there were.
-func (p *Pool) CutPieces(pieces []Piece, n int, stretch bool) int {
-	for i := range pieces {
+func (p *Pool) CutPieces(pieces []Piece, n int, stretch bool) (got int) {
+	for got < len(pieces) {
+		// One by one where the page may end, and in a row before.
 		b, ok := p.CutPiece(n, stretch)
 		if !ok {
-			return i
+			break
 		}
-		pieces[i] = b
+		pieces[got] = b
+		got++
+		step := (n + pieceAlign - 1) &^ (pieceAlign - 1)
+		row := min(len(pieces)-got, (PageSize-p.carved)/step-1)
+		if row <= 0 {
+			continue
+		}
+		for i := range pieces[got : got+row] {
+			pieces[got+i] = Piece{Page: p.carve, Off: uint32(p.carved + i*step), Len: uint32(n)}
+		}
+		p.pages[p.carve].refs += int32(row)
+		p.carved += row * step
+		p.stats.Pieces += uint64(row)
+		got += row
 	}
-	return len(pieces)
+	return got
 }
 
 // PutPieces gives pieces back.

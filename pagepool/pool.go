@@ -32,7 +32,7 @@ const noPage = ^Page(0)
 
 // meta is what the pool knows of a page.
 type meta struct {
-	refs       int32  // holders; 1 for a page that is cut into fragments
+	refs       int32  // holders; -1 for a page that is cut into fragments
 	cut        bool   // the page is cut into fragments
 	holder     Holder // who took it, for the report of what is held
 	free       uint16 // the free fragments of a cut page, one bit each
@@ -146,14 +146,20 @@ func (p *Pool) more() (pg Page, ok bool) {
 func (p *Pool) Ref(pg Page) { p.held(pg, "Ref").refs++ }
 
 // Put drops a reference, to a whole page or to one that pieces were cut from. The last one makes the page free.
-func (p *Pool) Put(pg Page) {
+func (p *Pool) Put(pg Page) { p.PutRefs(pg, 1) }
+
+// PutRefs drops n references to one page, as n calls of Put do.
+func (p *Pool) PutRefs(pg Page, n int) {
 	m := p.held(pg, "Put")
-	if m.refs--; m.refs == 0 {
+	if int(m.refs) < n {
+		misused("Put", pg, &meta{})
+	}
+	p.stats.ReleasedRefcnt += uint64(n)
+	if m.refs -= int32(n); m.refs == 0 {
+		p.stats.ReleasedRefcnt--
 		p.stats.RecycleCached++
 		p.warm = append(p.warm, pg)
-		return
 	}
-	p.stats.ReleasedRefcnt++
 }
 
 // Bytes is the memory of a page, all PageSize bytes of it, until the last reference is dropped.
@@ -213,7 +219,7 @@ func (p *Pool) sortedWarm() []Page {
 // held returns the metadata of a page that its caller must hold whole, or a piece of.
 func (p *Pool) held(pg Page, call string) *meta {
 	m := &p.pages[pg]
-	if m.refs <= 0 || m.cut {
+	if m.refs <= 0 { // a cut page has -1
 		misused(call, pg, m)
 	}
 	return m

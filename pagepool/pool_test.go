@@ -363,3 +363,53 @@ func BenchmarkTrimNothing(b *testing.B) {
 		p.Trim()
 	}
 }
+
+// TestCutPiecesInARow: pieces that are taken together lie where they would lie if they were taken one by one.
+func TestCutPiecesInARow(t *testing.T) {
+	for _, stretch := range []bool{false, true} {
+		for _, n := range []int{1, 63, 64, 65, 128, 1530, 4096, 20000, 40000, PageSize} {
+			for _, batch := range []int{1, 7, 32, 300} {
+				together, single := newPool(t, 64), newPool(t, 64)
+				for round := range 3 {
+					got, want := make([]Piece, batch), make([]Piece, batch)
+					k := together.CutPieces(got, n, stretch)
+					for i := range want[:k] {
+						b, ok := single.CutPiece(n, stretch)
+						if want[i] = b; !ok || got[i] != b {
+							t.Fatalf("%d bytes, stretch %v, round %d: piece %d is %+v, one by one %+v", n, stretch, round, i, got[i], b)
+						}
+					}
+					if together.Stats() != single.Stats() && k == batch {
+						t.Errorf("%d bytes: %+v, one by one %+v", n, together.Stats(), single.Stats())
+					}
+					for i := 0; i < k; { // half of them in runs, as a queue gives them back
+						j := i
+						for j < k && got[j].Page == got[i].Page {
+							j++
+						}
+						together.PutRefs(got[i].Page, j-i)
+						i = j
+					}
+					single.PutPieces(want[:k])
+					a, b := together.Stats(), single.Stats()
+					if together.InUse() != single.InUse() || a.Release() != b.Release() || a.ReleasedRefcnt != b.ReleasedRefcnt {
+						t.Errorf("%d bytes: %d in use, one by one %d; %+v, %+v", n, together.InUse(), single.InUse(), a, b)
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestPutRefsOfMore: more references cannot be given back than there are.
+func TestPutRefsOfMore(t *testing.T) {
+	p := newPool(t, 2)
+	pg, _ := p.Get()
+	p.Ref(pg)
+	defer func() {
+		if recover() == nil {
+			t.Error("three of two references were given back")
+		}
+	}()
+	p.PutRefs(pg, 3)
+}
