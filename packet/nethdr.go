@@ -30,21 +30,22 @@ type NetHdr struct {
 // Decode reads the header from the first NetHdrLen bytes of b.
 func (h *NetHdr) Decode(b []byte) {
 	_ = b[NetHdrLen-1]
-	h.Flags, h.GSOType = b[0], b[1]
-	h.HdrLen = binary.LittleEndian.Uint16(b[2:])
-	h.GSOSize = binary.LittleEndian.Uint16(b[4:])
-	h.CsumStart = binary.LittleEndian.Uint16(b[6:])
-	h.CsumOffset = binary.LittleEndian.Uint16(b[8:])
-	h.NumBuffers = binary.LittleEndian.Uint16(b[10:])
+	first, rest := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint32(b[8:])
+	h.Flags, h.GSOType = uint8(first), uint8(first>>8)
+	h.HdrLen, h.GSOSize, h.CsumStart = uint16(first>>16), uint16(first>>32), uint16(first>>48)
+	h.CsumOffset, h.NumBuffers = uint16(rest), uint16(rest>>16)
 }
 
-// Encode writes the header to the first NetHdrLen bytes of b.
+// Encode writes the header to the first NetHdrLen bytes of b. What is there already it leaves alone: most headers are as the last one in the same
+// place was, and a cache line that nobody writes stays with both ends of a ring.
 func (h *NetHdr) Encode(b []byte) {
+	first := uint64(h.Flags) | uint64(h.GSOType)<<8 | uint64(h.HdrLen)<<16 | uint64(h.GSOSize)<<32 | uint64(h.CsumStart)<<48
+	rest := uint32(h.CsumOffset) | uint32(h.NumBuffers)<<16
 	_ = b[NetHdrLen-1]
-	b[0], b[1] = h.Flags, h.GSOType
-	binary.LittleEndian.PutUint16(b[2:], h.HdrLen)
-	binary.LittleEndian.PutUint16(b[4:], h.GSOSize)
-	binary.LittleEndian.PutUint16(b[6:], h.CsumStart)
-	binary.LittleEndian.PutUint16(b[8:], h.CsumOffset)
-	binary.LittleEndian.PutUint16(b[10:], h.NumBuffers)
+	if binary.LittleEndian.Uint64(b) != first {
+		binary.LittleEndian.PutUint64(b, first)
+	}
+	if binary.LittleEndian.Uint32(b[8:]) != rest {
+		binary.LittleEndian.PutUint32(b[8:], rest)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/vasta-net/vasta/internal/prefetch"
 	"github.com/vasta-net/vasta/packet"
 	"github.com/vasta-net/vasta/virtio/queue"
 )
@@ -157,6 +158,10 @@ func (q *deviceTx) take(frames []packet.Frame) (n int, err error) {
 			break
 		}
 		q.pieces = q.pieces[:0]
+		for i := range q.taken {
+			b := q.chains[i].Out[0]
+			prefetch.Read(b[:min(len(b), prefetch.Frame)])
+		}
 		for i := range q.taken {
 			c := &q.chains[i]
 			q.done[i] = queue.Done{ID: c.ID}
@@ -362,6 +367,7 @@ func (p *DevicePair) Deliver(frames []packet.Frame) (n int, err error) {
 // deliver is Deliver with the lock held.
 func (q *deviceRx) deliver(s *controlState, frames []packet.Frame) (n int, err error) {
 	plain := !s.filters && s.vlans == nil || s.modes[Promisc] && s.vlans == nil
+	q.expect(len(frames))
 	for n < len(frames) {
 		f := &frames[n]
 		if !plain && !s.passes(f) {
@@ -395,6 +401,15 @@ func (q *deviceRx) deliver(s *controlState, frames []packet.Frame) (n int, err e
 		err = e
 	}
 	return n, err
+}
+
+// expect hints at the buffers of the next n frames and of as many behind them, so that those come while these are filled.
+func (q *deviceRx) expect(n int) {
+	for i := q.next; i < min(q.next+2*n, q.have); i++ {
+		if in := q.chains[i].In; len(in) > 0 {
+			prefetch.Write(in[0][:min(len(in[0]), prefetch.Frame)])
+		}
+	}
 }
 
 // flush returns what was filled.

@@ -42,7 +42,8 @@ func geometry(m Mode, hdr, mtu, headroom, tailroom int) Geometry {
 	case Mergeable:
 		return Geometry{headroom, roundUp(hdr+goodFrame, bufAlign), tailroom}
 	}
-	return Geometry{headroom, hdr + frame, tailroom}
+	// The frame begins a cache line, behind a header that the device seldom has to change.
+	return Geometry{roundUp(headroom+hdr, bufAlign) - hdr, hdr + frame, tailroom}
 }
 
 func roundUp(n, to int) int { return (n + to - 1) / to * to }

@@ -250,3 +250,44 @@ func TestRingHolds(t *testing.T) {
 		}
 	}
 }
+
+// TestCut: frames cut for sending begin a cache line behind their headers, and go through as they are.
+func TestCut(t *testing.T) {
+	r := newRig(t, DeviceConfig{}, DriverConfig{Features: common})
+	dev, drv := r.device.Pairs()[0], r.driver.Pairs()[0]
+	frames := make([]packet.Frame, 100)
+	for _, n := range []int{60, 64, 1514, 65500} {
+		outs := make([]Out, 100)
+		outs = outs[:drv.Cut(outs[:min(100, 100_000/n+1)], n)]
+		if len(outs) == 0 {
+			t.Fatal("no memory")
+		}
+		for i := range outs {
+			b := drv.Pool.PieceBytes(outs[i].Head)
+			if len(b) != drv.HdrLen()+n || n < 65000 && (int(outs[i].Head.Off)+drv.HdrLen())%64 != 0 {
+				t.Fatalf("a frame of %d bytes lies at %+v", n, outs[i].Head)
+			}
+			copy(b[drv.HdrLen():], frameOf(n, i))
+		}
+		if sent, err := drv.Send(outs); err != nil || sent != len(outs) {
+			t.Fatal(sent, err)
+		}
+		for seen := 0; seen < len(outs); {
+			k, err := dev.Take(frames)
+			if err != nil || k == 0 {
+				t.Fatal(k, err)
+			}
+			for i := range frames[:k] {
+				got := make([]byte, n)
+				if frames[i].Len != n || frames[i].CopyAt(got, 0) != n || !bytes.Equal(got, frameOf(n, seen+i)) {
+					t.Fatalf("frame %d of %d bytes has others", seen+i, n)
+				}
+			}
+			seen += k
+			if err := dev.Done(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		drv.Reclaim()
+	}
+}

@@ -3,6 +3,7 @@ package net
 import (
 	"github.com/vasta-net/vasta/packet"
 	"github.com/vasta-net/vasta/pagepool"
+	"github.com/vasta-net/vasta/virtio/queue"
 )
 
 // Features are those that the driver has negotiated.
@@ -10,6 +11,29 @@ func (p *Pair) Features() Features { return p.d.features }
 
 // HdrLen is the length of the header in front of every frame, in bytes.
 func (p *Pair) HdrLen() int { return p.rx.hdr }
+
+// Cut takes memory for frames of n bytes each, and their headers, from the pool (a page holds both at most): the heads of outs. It answers how many there was memory for. A header lies
+// at the end of a cache line and its frame begins the next one: so to write a frame of one line takes one line from the device's processor, for headers
+// seldom change (packet.NetHdr.Encode).
+func (p *Pair) Cut(outs []Out, n int) (got int) {
+	lead := roundUp(p.rx.hdr, queue.CacheLine)
+	if lead+n > pagepool.PageSize {
+		lead = p.rx.hdr
+	}
+	skip := uint32(lead - p.rx.hdr)
+	for got < len(outs) {
+		cut := p.rx.cut[:min(len(p.rx.cut), len(outs)-got)]
+		k := p.Pool.CutPieces(cut, lead+n, false)
+		for _, b := range cut[:k] {
+			outs[got].Head = pagepool.Piece{Page: b.Page, Off: b.Off + skip, Len: b.Len - skip}
+			got++
+		}
+		if k < len(cut) {
+			break
+		}
+	}
+	return got
+}
 
 // Receive gives the buffers of the last batch back to the device and fills frames with the next ones, as many as there are. What it
 // answers has passed the hook. The frames' memory is borrowed until the next Receive; the Hdr of each is a copy. An error says that the queue is broken: it stays

@@ -3,6 +3,7 @@ package net
 import (
 	"fmt"
 
+	"github.com/vasta-net/vasta/internal/prefetch"
 	"github.com/vasta-net/vasta/packet"
 	"github.com/vasta-net/vasta/pagepool"
 	"github.com/vasta-net/vasta/virtio/queue"
@@ -308,6 +309,7 @@ func (q *receiver) receive(frames []packet.Frame) (n int, err error) {
 	if len(q.spans) < len(frames) {
 		q.spans = make([]span, len(frames)) // grows to the caller's batch, once
 	}
+	q.expect(2 * len(frames))
 	for n < len(frames) {
 		if q.next == q.reaped {
 			if q.err != nil {
@@ -316,6 +318,7 @@ func (q *receiver) receive(frames []packet.Frame) (n int, err error) {
 			if q.reap(1); q.next == q.reaped {
 				break
 			}
+			q.expect(2 * len(frames))
 		}
 		slots, pieces := len(q.lent), len(q.pieces)
 		if q.frame(&frames[n]) {
@@ -328,6 +331,17 @@ func (q *receiver) receive(frames []packet.Frame) (n int, err error) {
 		err = q.err
 	}
 	return n, err
+}
+
+// expect hints at the buffers of the next n frames.
+func (q *receiver) expect(n int) {
+	if q.mode == Big {
+		return
+	}
+	for _, u := range q.used[q.next:min(q.next+n, q.reaped)] {
+		b := q.bytes(q.slots[u.Token].piece)[q.geo.Headroom:]
+		prefetch.Read(b[:min(len(b), prefetch.Frame)])
+	}
 }
 
 // frame makes the next frame from the next buffers. False says that there is none: it is counted and gone.

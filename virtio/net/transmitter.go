@@ -23,9 +23,6 @@ type Out struct {
 // maxRest is the most pieces behind the head: a frame of 64 KiB in pieces of 4 KiB, with one to spare.
 const maxRest = bigChain - 1
 
-// borrowed is a bit beside a number of pages, which is less.
-const borrowed = 1 << 7
-
 // ErrFrame is what Send answers to a frame that no device could take.
 var ErrFrame = errors.New("virtio-net: a frame shorter than its header, of too many pieces, or longer than 65550 bytes")
 
@@ -38,13 +35,14 @@ type transmitter struct {
 	pool  *pagepool.Pool
 	base  uint64 // of the pool's memory, where the device has it
 	hdr   int
+	size  int // descriptors
 
 	lender     *pagepool.Pool // of pieces that are borrowed
 	lenderBase uint64         // ... where the device has its memory
 
-	pages []pagepool.Page // by slot, maxRest+1 each
-	count []uint8         // ... and how many, with the bit borrowed where all but the first are the lender's
-	free  []uint32
+	// A buffer's token is the page of the frame's head, and in its upper half the tail, if the frame has pieces behind the head.
+	tails []tail
+	free  []uint32 // of tails: 0 is none
 
 	bufs []queue.Buffer
 	segs []queue.Segment
@@ -52,6 +50,13 @@ type transmitter struct {
 
 	stats TransmitStats
 	err   error
+}
+
+// tail has the pages of the pieces behind the head of a frame.
+type tail struct {
+	pages [maxRest]pagepool.Page
+	n     uint8
+	from  *pagepool.Pool
 }
 
 // TransmitStats count what a transmit queue did.
@@ -65,12 +70,12 @@ type TransmitStats struct {
 func (q *transmitter) init(d *Driver, p *Pair, ring queue.DriverConfig, wake func(pair int)) (err error) {
 	n := ring.Size
 	*q = transmitter{
-		t: d.t, index: txIndex(p.Index), pool: p.Pool, hdr: d.features.hdrLen(),
-		pages: make([]pagepool.Page, n*(maxRest+1)), count: make([]uint8, n), free: make([]uint32, n),
+		t: d.t, index: txIndex(p.Index), pool: p.Pool, hdr: d.features.hdrLen(), size: n,
+		tails: make([]tail, 1+n), free: make([]uint32, n),
 		bufs: make([]queue.Buffer, min(n, publishBatch)), segs: make([]queue.Segment, min(n, publishBatch)*(maxRest+1)), used: make([]queue.Used, publishBatch),
 	}
 	for i := range q.free {
-		q.free[i] = uint32(n - 1 - i)
+		q.free[i] = uint32(n - i)
 	}
 	q.base, _ = d.arena.Base()
 	if q.vq, err = queue.NewDriver(ring); err != nil {
@@ -89,30 +94,25 @@ func (q *transmitter) send(outs []Out) (sent int, err error) {
 	if q.err != nil {
 		return 0, q.err
 	}
-	if len(q.free) < len(q.pages)/(maxRest+1)/2 || len(q.free) < len(outs) {
+	if room := q.vq.Free(); room < q.size/2 || room < len(outs) {
 		q.reclaim()
 	}
-	for sent < len(outs) && len(q.free) > 0 {
+	for sent < len(outs) {
+		room := min(len(outs)-sent, len(q.bufs), q.vq.Free()) // a frame takes one descriptor at least
 		n := 0
-		for n < len(q.bufs) && n < len(q.free) && sent+n < len(outs) {
-			if err = q.fill(n, q.free[len(q.free)-1-n], &outs[sent+n]); err != nil {
+		for n < room {
+			if err = q.fill(n, &outs[sent+n]); err != nil {
 				break
 			}
 			n++
 		}
 		k, e := q.vq.Publish(q.bufs[:n])
-		for i := range k {
-			q.stats.Descriptors += uint64(len(q.bufs[i].Out))
-		}
-		for _, id := range q.free[len(q.free)-n : len(q.free)-k] {
-			q.count[id] = 0 // did not fit into the ring
-		}
-		q.free = q.free[:len(q.free)-k]
+		q.published(k, n)
 		sent += k
 		if e != nil {
 			q.err, err = e, e
 		}
-		if err != nil || k < n && !q.reclaim() {
+		if err != nil || (k < n || n == 0) && !q.reclaim() {
 			break
 		}
 	}
@@ -127,52 +127,82 @@ func (q *transmitter) send(outs []Out) (sent int, err error) {
 	return sent, err
 }
 
-// fill writes the header of a frame and notes its pieces, under a slot.
-func (q *transmitter) fill(i int, id uint32, o *Out) error {
+// fill writes the header of a frame, and makes the i-th buffer of it. Stores are spared here: the processor holds back only so many behind those that
+// wait for a line from the device's processor (queue.Driver's singles).
+func (q *transmitter) fill(i int, o *Out) error {
 	head := q.pool.PieceBytes(o.Head)
-	if len(head) < q.hdr || len(head) == q.hdr && len(o.Rest) == 0 || len(o.Rest) > maxRest {
+	total := len(head) - q.hdr
+	if total < 0 || total == 0 && len(o.Rest) == 0 || len(o.Rest) > maxRest {
 		return ErrFrame
 	}
-	o.Hdr.NumBuffers = 0 // 5.1.6.2
-	o.Hdr.Encode(head)
-	if q.hdr > plainHdrLen {
-		clear(head[plainHdrLen:q.hdr])
-	}
-	segs := q.segs[i*(maxRest+1):]
-	segs[0] = queue.Segment{Addr: q.base + pieceOff(o.Head), Len: o.Head.Len}
-	at := int(id) * (maxRest + 1)
-	q.pages[at] = o.Head.Page
-	total := len(head) - q.hdr
-	base, lent := q.base, uint8(0)
-	if o.Borrowed {
-		base, lent = q.lenderBase, borrowed
-	}
-	for k, b := range o.Rest {
-		segs[1+k] = queue.Segment{Addr: base + pieceOff(b), Len: b.Len}
-		q.pages[at+1+k] = b.Page
+	for _, b := range o.Rest {
 		total += int(b.Len)
 	}
 	if total > MaxFrame {
 		return ErrFrame
 	}
-	q.stats.Bytes += uint64(total)
-	q.count[id] = uint8(1+len(o.Rest)) | lent
-	q.bufs[i] = queue.Buffer{Out: segs[: 1+len(o.Rest) : 1+len(o.Rest)], Token: uint64(id)}
+	if o.Hdr.NumBuffers != 0 {
+		o.Hdr.NumBuffers = 0 // 5.1.6.2
+	}
+	o.Hdr.Encode(head)
+	if q.hdr > plainHdrLen {
+		clear(head[plainHdrLen:q.hdr])
+	}
+	segs, token := q.segs[i*(maxRest+1):], uint64(o.Head.Page)
+	segs[0] = queue.Segment{Addr: q.base + pieceOff(o.Head), Len: o.Head.Len}
+	if len(o.Rest) > 0 {
+		id := q.free[len(q.free)-1]
+		q.free = q.free[:len(q.free)-1]
+		t := &q.tails[id]
+		t.n, t.from = uint8(len(o.Rest)), q.pool
+		base := q.base
+		if o.Borrowed {
+			t.from, base = q.lender, q.lenderBase
+		}
+		for k, b := range o.Rest {
+			segs[1+k] = queue.Segment{Addr: base + pieceOff(b), Len: b.Len}
+			t.pages[k] = b.Page
+		}
+		token |= uint64(id) << 32
+	}
+	b := &q.bufs[i]
+	b.Token = token
+	if len(b.Out) != 1+len(o.Rest) {
+		b.Out = segs[: 1+len(o.Rest) : 1+len(o.Rest)]
+	}
 	return nil
+}
+
+// published counts the first k of n buffers, which the queue has taken, and forgets the others, whose pieces stay the caller's.
+func (q *transmitter) published(k, n int) {
+	bytes, segments := 0, 0
+	for i := range q.bufs[:k] {
+		out := q.bufs[i].Out
+		segments += len(out)
+		for _, s := range out {
+			bytes += int(s.Len)
+		}
+	}
+	q.stats.Bytes += uint64(bytes - k*q.hdr)
+	q.stats.Descriptors += uint64(segments)
+	for i := range q.bufs[k:n] {
+		if id := uint32(q.bufs[k+i].Token >> 32); id != 0 {
+			q.free = append(q.free, id)
+		}
+	}
 }
 
 // reclaim takes back what the device has sent, and says whether there was anything.
 func (q *transmitter) reclaim() bool {
-	for had := len(q.free); ; {
+	for some := false; ; {
 		n, err := q.vq.Reap(q.used)
-		for _, u := range q.used[:n] {
-			q.release(uint32(u.Token))
-		}
+		q.release(q.used[:n])
+		some = some || n > 0
 		if err != nil && q.err == nil {
 			q.err = err
 		}
 		if n < len(q.used) {
-			return len(q.free) > had
+			return some
 		}
 	}
 }
@@ -180,19 +210,22 @@ func (q *transmitter) reclaim() bool {
 // listen asks to be told when half of what the device has is sent. True says that something is sent already.
 func (q *transmitter) listen() bool { return q.vq.Listen((q.vq.InFlight() + 1) / 2) }
 
-// release gives the pages of a slot back.
-func (q *transmitter) release(id uint32) {
-	at := int(id) * (maxRest + 1)
-	q.pool.Put(q.pages[at])
-	from := q.pool
-	if q.count[id]&borrowed != 0 {
-		from = q.lender
+// release gives the pages of frames back, those of one piece in one page together.
+func (q *transmitter) release(used []queue.Used) {
+	for i := 0; i < len(used); {
+		token, first := used[i].Token, i
+		for i++; i < len(used) && used[i].Token == token; i++ {
+		}
+		pg, id := pagepool.Page(uint32(token)), uint32(token>>32)
+		q.pool.PutRefs(pg, i-first)
+		if id != 0 {
+			t := &q.tails[id]
+			for _, pg := range t.pages[:t.n] {
+				t.from.Put(pg)
+			}
+			q.free = append(q.free, id)
+		}
 	}
-	for _, pg := range q.pages[at+1 : at+int(q.count[id]&^borrowed)] {
-		from.Put(pg)
-	}
-	q.count[id] = 0
-	q.free = append(q.free, id)
 }
 
 // close gives back the pages of all frames that the device has not sent. It has been reset.
@@ -200,10 +233,12 @@ func (q *transmitter) close() {
 	if q.vq == nil {
 		return
 	}
-	for id, n := range q.count {
-		if n > 0 {
-			q.release(uint32(id))
+	for {
+		n := q.vq.Reclaim(q.used)
+		if n == 0 {
+			break
 		}
+		q.release(q.used[:n])
 	}
 	q.vq, q.err = nil, fmt.Errorf("virtio-net: transmit queue %d: %w", q.index/2, errClosed)
 }
