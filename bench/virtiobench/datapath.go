@@ -37,27 +37,30 @@ func moved(perSecond float64) error {
 // sender is the driver as a generator: it writes each frame into a piece of the pool, and sends it from there.
 func (b *bed) sender(s setup) func() error {
 	pair := b.driver.Pairs()[0]
-	var outs [burst]virtionet.Out
-	hdr, filled := pair.HdrLen(), 0
-	seq := uint64(0)
+	hdr := pair.HdrLen()
+	var x struct {
+		_      apart
+		outs   [burst]virtionet.Out
+		filled int
+		seq    uint64
+		_      apart
+	}
 	return func() error {
-		for ; filled < burst; filled++ {
-			p, ok := pair.Pool.CutPiece(hdr+s.frame, false)
-			if !ok {
-				return errors.New("the pool is empty")
-			}
-			stamp(pair.Pool.PieceBytes(p)[hdr:], seq)
-			seq++
-			outs[filled].Head = p
+		if n := burst - x.filled; pair.Cut(x.outs[x.filled:], s.frame) < n {
+			return errors.New("the pool is empty")
 		}
-		n, err := pair.Send(outs[:filled])
-		copy(outs[:], outs[n:filled])
-		filled -= n
+		for ; x.filled < burst; x.filled++ {
+			stamp(pair.Pool.PieceBytes(x.outs[x.filled].Head)[hdr:], x.seq)
+			x.seq++
+		}
+		n, err := pair.Send(x.outs[:x.filled])
+		copy(x.outs[:], x.outs[n:x.filled])
+		x.filled -= n
 		if b.stop.Load() {
-			for _, o := range outs[:filled] {
+			for _, o := range x.outs[:x.filled] {
 				pair.Pool.Put(o.Head.Page)
 			}
-			filled = 0
+			x.filled = 0
 		}
 		return err
 	}
@@ -66,15 +69,19 @@ func (b *bed) sender(s setup) func() error {
 // taker is the device as a sink.
 func (b *bed) taker(s setup) func() error {
 	pair := b.device.Pairs()[0]
-	var frames [burst]packet.Frame
+	var x struct {
+		_      apart
+		frames [burst]packet.Frame
+		_      apart
+	}
 	out := make([]byte, 64<<10)
 	return func() error {
-		n, err := pair.Take(frames[:])
+		n, err := pair.Take(x.frames[:])
 		if n == 0 {
 			return err
 		}
-		for i := range frames[:n] {
-			f := &frames[i]
+		for i := range x.frames[:n] {
+			f := &x.frames[i]
 			if seq := number(f.Bufs[0]); seq != b.next {
 				b.wrong++
 				b.next = seq
@@ -124,26 +131,30 @@ func (b *bed) deliverer(s setup) func() error {
 		m := make([]byte, s.frame)
 		frames[i] = packet.Frame{Bufs: [][]byte{m}, Len: s.frame}
 	}
-	seq := uint64(0)
-	at := size
-	var pause uint64
+	var x struct {
+		_          apart
+		at         int
+		seq, pause uint64
+		_          apart
+	}
+	x.at = size
 	return func() error {
-		if at == size {
-			if s.bursts > 0 && b.count.Load() < pause {
+		if x.at == size {
+			if s.bursts > 0 && b.count.Load() < x.pause {
 				return nil // the sink has not emptied the ring yet
 			}
 			for i := range frames {
-				stamp(frames[i].Bufs[0], seq+uint64(i))
+				stamp(frames[i].Bufs[0], x.seq+uint64(i))
 			}
-			at = 0
+			x.at = 0
 		}
-		n, err := pair.Deliver(frames[at:])
-		at += n
-		seq += uint64(n)
+		n, err := pair.Deliver(frames[x.at:])
+		x.at += n
+		x.seq += uint64(n)
 		if s.bursts > 0 {
-			b.refuse += uint64(size - at)
-			at = size
-			pause = seq
+			b.refuse += uint64(size - x.at)
+			x.at = size
+			x.pause = x.seq
 		}
 		return err
 	}
@@ -152,12 +163,16 @@ func (b *bed) deliverer(s setup) func() error {
 // receiver is the driver as a sink. With a hook, that drops everything; without, every frame is a batch's until the next.
 func (b *bed) receiver(s setup) func() error {
 	pair := b.driver.Pairs()[0]
-	var frames [2 * burst]packet.Frame
+	var x struct {
+		_      apart
+		frames [2 * burst]packet.Frame
+		_      apart
+	}
 	out := make([]byte, 64<<10)
 	return func() error {
-		n, err := pair.Receive(frames[:])
-		for i := range frames[:n] {
-			f := &frames[i]
+		n, err := pair.Receive(x.frames[:])
+		for i := range x.frames[:n] {
+			f := &x.frames[i]
 			if seq := number(f.Bufs[0]); seq != b.next {
 				b.wrong++
 				b.next = seq

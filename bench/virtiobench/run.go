@@ -50,17 +50,23 @@ type bed struct {
 	arena  *pagepool.Arena
 
 	stop   atomic.Bool
+	refuse uint64  // frames for which there were no buffers
+	busy   float64 // share of its time that the generator's thread had the processor
+
+	_      apart         // what follows is the sink's
 	count  atomic.Uint64 // frames at the sink
 	kept   uint64        // ... that are not in count yet
 	wrong  uint64        // frames out of sequence, or with other bytes
 	next   uint64        // the number that the sink waits for
-	refuse uint64        // frames for which there were no buffers
-	busy   float64       // share of its time that the generator's thread had the processor
 	slow   uint64        // slow allocations of the pool by the time that the sink was warm
 	allocs uint64        // objects that the whole process has put on the heap while it was measured
 	copied time.Duration // what the sink has spent on copying
 	sinkOn time.Duration // how long the sink has run
+	_      apart
 }
+
+// apart keeps what generator and sink write out of each other's cache lines, and of those that the processor fetches beside them.
+type apart [128]byte
 
 // newBed makes a datapath.
 func newBed(s setup) (b *bed, err error) {
