@@ -19,6 +19,7 @@ const usage = `Usage: vasta bench BENCHMARK [options]
 Benchmarks:
   net       namespaces: throughput, latency, processor time, start-up and memory
   overload  producers that are faster than their consumer: what is lost, what it costs
+  vhost     namespaces over the kernel's vhost-net, in a virtual machine
   virtio    the virtio datapath: page pool, views, receive modes, rings
 
 See vasta bench BENCHMARK --help.
@@ -41,6 +42,8 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		return netbench.Main(args[1:], stdout, stderr)
 	case "overload":
 		return overloadbench.Main(args[1:], stdout, stderr)
+	case "vhost":
+		return netbench.VHostMain(args[1:], stdout, stderr)
 	case "virtio":
 		return virtiobench.Main(args[1:], stdout, stderr)
 	case agent.Command:

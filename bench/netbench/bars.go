@@ -67,7 +67,7 @@ func (q quantity) with(extra string) quantity {
 }
 
 // bars are the tables "What must be shown" of issues A, B and C, row by row. What is shown there by tests is not part of them.
-var bars = slices.Concat(streamBars(), workerBars(), latencyBars(), crowdBars(), udpBars(), dnsBars(), policyBars(), overloadBars(), netemBars(), soakBars())
+var bars = slices.Concat(streamBars(), workerBars(), latencyBars(), crowdBars(), udpBars(), dnsBars(), policyBars(), overloadBars(), netemBars(), soakBars(), vhostBars())
 
 // barList is a table of bars as it is written.
 type barList []bar

@@ -15,8 +15,18 @@ import (
 
 // counters is the part of vasta's counters that the tables read. The levels are sums over its workers.
 type counters struct {
-	Drops map[string]int64 `json:"drops"` // by reason
-	TCP   struct {
+	Drops     map[string]int64 `json:"drops"` // by reason
+	FromGuest int64            `json:"rx_frames"`
+	ToGuest   int64            `json:"tx_frames"`
+	Calls     struct {
+		Wait      int64 `json:"wait"`
+		LinkRead  int64 `json:"link_read"`
+		LinkWrite int64 `json:"link_write"`
+	} `json:"system_calls"`
+	Rings struct {
+		Descriptors int64 `json:"descriptors"`
+	} `json:"rings"`
+	TCP struct {
 		Retransmits int64 `json:"retransmits"` // segments
 		OutOfOrder  int64 `json:"out_of_order"`
 	} `json:"tcp"`

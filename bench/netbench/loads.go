@@ -51,6 +51,7 @@ const (
 	phaseChurn
 	phaseDatagrams
 	phaseSoak
+	phaseVHost
 	phaseNetem // each load opens a session of its own
 )
 
@@ -63,6 +64,7 @@ const (
 	whenNetem               // with --lab, or with --here
 	whenNamed               // never
 	whenNetemNamed          // never, and when named, with --lab or --here only
+	whenLabNamed            // the same, for what needs something else of the guest machine than netem
 )
 
 // load is one thing to do to every subject.
@@ -92,7 +94,7 @@ func commandRunners(s *subject) bool { return everybody(s) && s.tool != nil }
 func vastaOnly(s *subject) bool      { return s.Class == ClassVasta }
 
 // loads are all that are known, in the order of the report.
-var loads = slices.Concat(streamLoads(), workerLoads(), latencyLoads(), crowdLoads(), udpLoads(), dnsLoads(), policyLoads(), overloadLoads(), netemLoads(), soakLoads())
+var loads = slices.Concat(streamLoads(), workerLoads(), latencyLoads(), crowdLoads(), udpLoads(), dnsLoads(), policyLoads(), overloadLoads(), netemLoads(), soakLoads(), vhostLoads())
 
 // streamLoads are those of issue A.
 func streamLoads() []load {
@@ -189,7 +191,9 @@ func selectLoads(o Options) []load {
 	return selected
 }
 
-func (l *load) needsNetem() bool { return l.when == whenNetem || l.when == whenNetemNamed }
+func (l *load) needsNetem() bool {
+	return l.when == whenNetem || l.when == whenNetemNamed || l.when == whenLabNamed
+}
 
 // loadNames lists the loads, those of one netem as one.
 func loadNames() []string {

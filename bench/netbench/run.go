@@ -81,6 +81,11 @@ func measure(ctx context.Context, o Options, progress io.Writer) (res *Results, 
 		},
 	}
 	rig.say = r.say
+	if r.used(phaseVHost) {
+		if err := openDevice(ctx, rig.lab); err != nil {
+			return nil, err
+		}
+	}
 	r.subjects = slices.DeleteFunc(subjects, func(s *subject) bool { return s.Class == ClassVariant && !r.measures(s) })
 	for _, l := range r.loads {
 		lr := l.result()
@@ -134,7 +139,7 @@ func (r *run) round(ctx context.Context, n int) {
 	r.phase(ctx, n, phaseAfter, order, lab.MTU)
 	r.closeSessions(n)
 
-	for _, p := range []phase{phaseCrowd, phaseWorkers, phaseLatencyUp, phaseLatencyDown, phaseFlows, phaseChurn, phaseDatagrams, phaseSoak} {
+	for _, p := range []phase{phaseCrowd, phaseWorkers, phaseLatencyUp, phaseLatencyDown, phaseFlows, phaseChurn, phaseDatagrams, phaseSoak, phaseVHost} {
 		r.open(ctx, order, lab.MTU, p)
 		r.phase(ctx, n, p, order, lab.MTU)
 		r.closeSessions(n)
