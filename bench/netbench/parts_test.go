@@ -34,7 +34,7 @@ func TestSelectLoads(t *testing.T) {
 	if want := []string{"mem-idle", "tcp-8-1500-up", "tcp-8-1500-down", "churn"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	here := len(loads) - len(netemLoads()) - len(soakLoads())
+	here := len(loads) - len(netemLoads()) - len(soakLoads()) - len(vhostLoads())
 	if n := len(selectLoads(Options{Cells: 12})); n != here {
 		t.Errorf("%d loads without a choice, want %d", n, here)
 	}

@@ -41,7 +41,7 @@ func config(o *options.Options, log *slog.Logger) vasta.Config {
 		},
 		Ports: append(portRules("tcp", o.Ports.TCP, o.Ports.WhenReady), portRules("udp", o.Ports.UDP, false)...),
 		VHost: vasta.VHost{Mode: vasta.VHostMode(o.VHost.Mode), Tuning: vhostnet.Tuning{
-			Receive: o.VHost.Receive, Transmit: o.VHost.Transmit, Buffer: o.VHost.Buffer, Small: o.VHost.Small, Workers: o.VHost.Workers, BusyPoll: o.VHost.Poll,
+			Receive: o.VHost.Receive, Transmit: o.VHost.Transmit, Buffer: o.VHost.Buffer, Workers: o.VHost.Workers, BusyPoll: o.VHost.Poll,
 		}},
 		AutoTCP: o.Ports.AutoTCP, AutoUDP: o.Ports.AutoUDP,
 		Log: log,

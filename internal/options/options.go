@@ -205,8 +205,8 @@ type VHost struct {
 	Receive, Transmit, Buffer int
 	// Poll is how long the kernel's threads look for more before they sleep.
 	Poll time.Duration
-	// Workers gives each ring a thread of the kernel's; Small receives without GSO, one frame in each buffer.
-	Workers, Small bool
+	// Workers gives each ring a thread of the kernel's.
+	Workers bool
 }
 
 // VHostMode is when vhost-net is used.

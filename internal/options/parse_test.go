@@ -106,8 +106,8 @@ func TestParse(t *testing.T) {
 		}},
 		{"--flow-log flows.json", func(o *Options) { o.FlowLog = "flows.json" }},
 		{"--vhost auto", func(o *Options) { o.VHost.Mode = VHostAuto }},
-		{"--vhost on --vhost-tuning receive=64,transmit=4096,buffer=2048 --vhost-tuning poll=50,workers,small", func(o *Options) {
-			o.VHost = VHost{Mode: VHostOn, Receive: 64, Transmit: 4096, Buffer: 2048, Poll: 50 * time.Microsecond, Workers: true, Small: true}
+		{"--vhost on --vhost-tuning receive=64,transmit=4096,buffer=2048 --vhost-tuning poll=50,workers", func(o *Options) {
+			o.VHost = VHost{Mode: VHostOn, Receive: 64, Transmit: 4096, Buffer: 2048, Poll: 50 * time.Microsecond, Workers: true}
 		}},
 		{"--vhost on --vhost off", func(*Options) {}},
 		{"--overload drop", func(o *Options) { o.Limits.DropOnOverload = true }},
@@ -230,7 +230,7 @@ func TestParseErrors(t *testing.T) {
 		{"--vhost-tuning transmit=65536", `--vhost-tuning "transmit=65536": transmit: not a number from 2 to 32768`},
 		{"--vhost-tuning buffer", `--vhost-tuning "buffer": buffer: not a number from 1536 to 65536`},
 		{"--vhost-tuning workers=1", `--vhost-tuning "workers=1": workers has no value`},
-		{"--vhost-tuning x=1", `--vhost-tuning "x=1": "x": the keys are receive, transmit, buffer, poll, workers and small`},
+		{"--vhost-tuning x=1", `--vhost-tuning "x=1": "x": the keys are receive, transmit, buffer, poll and workers`},
 		{"--ready-fd 2", `--ready-fd "2": not a number from 3 to 1048576`},
 		{"--idle-timeout -1", `--idle-timeout "-1": not a number from 0 to 2147483647`},
 		{"--budget 1023K", `--budget "1023K": not a size from 1048576 to 1099511627776 bytes; K, M or G may follow the number`},

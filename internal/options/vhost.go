@@ -45,14 +45,13 @@ func setVHostTuning(p *parser, f found) error {
 			var n int64
 			n, err = parseNumber(text, 0, maxPoll)
 			v.Poll = time.Duration(n) * time.Microsecond
-		case "workers", "small":
+		case "workers":
 			if hasValue {
-				return fmt.Errorf("%s has no value", key)
+				return errors.New("workers has no value")
 			}
-			v.Workers = v.Workers || key == "workers"
-			v.Small = v.Small || key == "small"
+			v.Workers = true
 		default:
-			return fmt.Errorf("%q: the keys are receive, transmit, buffer, poll, workers and small", key)
+			return fmt.Errorf("%q: the keys are receive, transmit, buffer, poll and workers", key)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", key, err)

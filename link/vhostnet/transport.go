@@ -50,5 +50,10 @@ func (t *transport) Negotiate(f virtionet.Features) error { return t.SetFeatures
 // Attach implements virtionet.Transport. The kernel calls by writing to the queue's eventfd.
 func (t *transport) Attach(i int, r queue.Ring, _ func()) error { return t.Device.Attach(i, r) }
 
-// Reset implements virtionet.Transport.
-func (t *transport) Reset() error { return t.Stop() }
+// Reset implements virtionet.Transport. A device that does not stop is closed: then it has stopped, too, and there is no other.
+func (t *transport) Reset() error {
+	if err := t.Stop(); err != nil {
+		return t.Close()
+	}
+	return nil
+}

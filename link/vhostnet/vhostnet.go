@@ -13,6 +13,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"sync/atomic"
@@ -43,27 +44,30 @@ type Config struct {
 
 // Tuning are the measures of the rings. What is zero has the default that is named.
 type Tuning struct {
-	Receive  int // descriptors of the receive ring; 0: 256
+	Receive  int // descriptors of the receive ring; 0: 128
 	Transmit int // descriptors of the transmit ring; 0: 1024
-	Buffer   int // bytes of a receive buffer; 0: as long as the frames are on average, up to 4 KiB
-	// Small has each frame received into one buffer, which takes no GSO frame: for measuring.
-	Small bool
+	Buffer   int // bytes of a receive buffer, of which a frame may take several; 0: as many as the longest frame needs, so that each takes one
 
 	Workers  bool          // a thread of the kernel's for each ring, where it can (Linux 6.4), instead of one for both
 	BusyPoll time.Duration // how long the kernel's thread looks for more before it sleeps
 }
 
 const (
-	defaultReceive  = 256
+	defaultReceive  = 128
 	defaultTransmit = 1024
 
-	// A ring that lasts for less than shortLife was made in vain; after so many of them in succession there are no more.
-	shortLife = time.Second
-	lastLife  = 3
+	// transmitPages is the room for what is copied on its way to the kernel: headers, short frames, and what lies in nobody's pages.
+	transmitPages = 64
+
+	// lastLife is how many rings in succession may be made in vain.
+	lastLife = 3
 
 	// closeLimit is how long Close waits for pages that others hold.
 	closeLimit = time.Second
 )
+
+// shortLife is how long a ring lasts at least that was not made in vain. Tests shorten it.
+var shortLife = time.Second
 
 // Queue is a link.Queue over vhost-net.
 type Queue struct {
@@ -147,23 +151,37 @@ func ring(fd int) {
 // makeRings makes a driver and its rings, and has the kernel serve them.
 func (q *Queue) makeRings() error {
 	t := &q.config.Tuning
-	features := rings | virtio.Wanted(q.config.Offloads)
-	if t.Small {
-		features &^= virtionet.MrgRxbuf
-		features &^= virtionet.GuestTSO4 | virtionet.GuestTSO6 | virtionet.GuestECN | virtionet.GuestUSO4 | virtionet.GuestUSO6
-	}
 	c := virtionet.DriverConfig{
-		Transport: newTransport(q.device, q.config.Offloads), Features: features, Pairs: 1,
-		QueueSize: orElse(t.Receive, defaultReceive), TransmitSize: orElse(t.Transmit, defaultTransmit), Buffer: t.Buffer,
+		Transport: newTransport(q.device, q.config.Offloads), Features: rings | virtio.Wanted(q.config.Offloads), Pairs: 1,
+		QueueSize: orElse(t.Receive, defaultReceive), TransmitSize: orElse(t.Transmit, defaultTransmit), Buffer: orElse(t.Buffer, bufferLen),
+	}
+	free := func() error { return nil }
+	if t.Buffer == 0 {
+		a, err := pagepool.NewArena((bufferPages(c.QueueSize) + transmitPages) * pagepool.PageSize)
+		if err != nil {
+			return fmt.Errorf("link/vhostnet: %w", err)
+		}
+		b, err := newBuffers(a, c.QueueSize)
+		if err != nil {
+			return errors.Join(err, a.Close())
+		}
+		c.Arena, c.Pages, c.Buffers = a, transmitPages, func(int) virtionet.Buffers { return b }
+		free = func() error {
+			a.Free(b.pages)
+			return a.Close()
+		}
 	}
 	d, err := virtionet.NewDriver(c)
 	if err != nil {
-		return fmt.Errorf("link/vhostnet: %w", err)
+		return errors.Join(fmt.Errorf("link/vhostnet: %w", err), free())
 	}
 	v := virtio.New(virtio.Config{Pair: d.Pairs()[0], Fd: q.bell, Gone: &q.gone, Close: func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
 		defer cancel()
-		return d.Close(ctx)
+		if err := d.Close(ctx); err != nil {
+			return err // a device that may still use it keeps its memory
+		}
+		return free()
 	}})
 	if q.lender != nil {
 		v.Borrow(q.lender, q.lenderBase)
@@ -230,7 +248,7 @@ func (q *Queue) fallBack(cause, err error) {
 	for _, fd := range q.device.Troubles() {
 		q.watch.remove(fd)
 	}
-	if e := q.device.Close(); e != nil {
+	if e := q.device.Close(); e != nil && !errors.Is(e, fs.ErrClosed) {
 		q.log.Error("vhost-net", "error", e)
 	}
 	q.device = nil

@@ -21,7 +21,7 @@ func TestVHost(t *testing.T) {
 	}
 	for name, args := range map[string][]string{
 		"usual": nil, "MTU 1500": {"-m", "1500"}, "several queues": {"--queues", "3"},
-		"small": {"--vhost-tuning", "small"}, "tiny rings": {"--vhost-tuning", "receive=64,transmit=4,buffer=2048"},
+		"tiny rings": {"--vhost-tuning", "receive=64,transmit=4,buffer=2048"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := start(t, append([]string{"--vhost", "on"}, args...)...)

@@ -38,6 +38,7 @@ type Device struct {
 	kicks    [2]int // eventfds
 	errs     [2]int
 	running  bool
+	closed   bool
 }
 
 // New takes a device into possession.
@@ -224,15 +225,15 @@ func (d *Device) Kick(ring int) { signal(d.kicks[ring]) }
 func (d *Device) Troubles() [2]int { return d.errs }
 
 // Close stops the rings and gives the device back. A second Close does nothing and returns fs.ErrClosed.
-func (d *Device) Close() error {
-	if d.calls == nil {
+func (d *Device) Close() (err error) {
+	if d.closed {
 		return fs.ErrClosed
 	}
-	err := d.Stop()
-	if e := d.calls.Close(); e != nil { // this ends the device whatever Stop has met
-		err = errors.Join(err, fmt.Errorf("vhost-net: close: %w", e))
+	stopErr := d.Stop()
+	if err = d.calls.Close(); err != nil { // else that has ended the device, whatever Stop has met
+		err = errors.Join(stopErr, fmt.Errorf("vhost-net: close: %w", err))
 	}
-	d.calls, d.running = nil, false
+	d.closed, d.running = true, false
 	for ring := range d.kicks {
 		for _, fd := range []int{d.kicks[ring], d.errs[ring]} {
 			if fd >= 0 {

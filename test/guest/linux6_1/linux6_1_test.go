@@ -20,6 +20,8 @@ func TestKernel(t *testing.T) {
 	guest.Run(t, "6.1", []guest.Suite{
 		{Package: "link/tap", Run: "."},
 		{Package: "vhost/kernel", Run: "."},
+		{Package: "link/vhostnet", Run: "^TestKernelGivesUp$"},
+		{Package: "test/e2e", Run: "^TestVHost$"},
 		{Package: "hostsock", Run: "."},
 		{Package: "netns", Run: "^(TestCreateConfiguresNetwork|TestResolvConf|TestCommandSeesOnlyItsOwn|TestAttachPaths|TestStageKilled)$"},
 		{Package: "test/e2e", Run: "^(TestCurl|TestReset|TestUDP|TestUDPSegmentation|TestPing)$"},

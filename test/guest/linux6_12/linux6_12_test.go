@@ -20,6 +20,8 @@ func TestKernel(t *testing.T) {
 	guest.Run(t, "6.12", []guest.Suite{
 		{Package: "link/tap", Run: "."},
 		{Package: "vhost/kernel", Run: "."},
+		{Package: "link/vhostnet", Run: "^TestKernelGivesUp$"},
+		{Package: "test/e2e", Run: "^TestVHost$"},
 		{Package: "netns", Run: "^(TestCreateConfiguresNetwork|TestResolvConf|TestCommandSeesOnlyItsOwn|TestAttachPaths|TestStageKilled)$"},
 		{Package: "internal/lab", Run: "^(TestImpairments|TestBottleneck)$"},
 		{Package: "test/e2e", Run: "^TestNetem$"},

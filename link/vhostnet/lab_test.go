@@ -1,0 +1,104 @@
+//go:build lab
+
+package vhostnet_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"log/slog"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/vasta-net/vasta/link"
+	"github.com/vasta-net/vasta/link/vhostnet"
+	"github.com/vasta-net/vasta/packet"
+	"github.com/vasta-net/vasta/vhost/kernel"
+	"github.com/vasta-net/vasta/virtio/queue"
+)
+
+// spy is a device of the kernel's that lets the test at the rings.
+type spy struct {
+	*kernel.Handle
+	areas [2]queue.Areas
+}
+
+func (s *spy) SetVringAddr(ring int, a queue.Areas) error {
+	s.areas[ring] = a
+	return s.Handle.SetVringAddr(ring, a)
+}
+
+// TestKernelGivesUp: the kernel finds an available index that is far outside of the ring, says so by the error descriptor, and the rings are made anew, again and again, with frames passing
+// in between; then the TAP goes away, and the link ends.
+func TestKernelGivesUp(t *testing.T) {
+	if out, err := exec.Command("modprobe", "vhost_net").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	vhostnet.SetShortLife(t, 0)
+	handle, err := kernel.Open(kernel.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	device := &spy{Handle: handle}
+	tap, guest := newTAP(t)
+	r := &rig{log: &logged{}}
+	r.q, err = vhostnet.New(vhostnet.Config{TAP: tap, Device: device, Offloads: offloads, Log: slog.New(slog.NewTextHandler(r.log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := numbered(9, 1400)
+	want[12], want[13] = 0x88, 0xb5
+	for rebuilds := range uint64(20) {
+		for range 3 {
+			guest.send(t, want)
+			if got := r.receive(t); !bytes.Equal(got[0], want) {
+				t.Fatalf("%d bytes came from the guest, or others", len(got[0]))
+			}
+			if !r.q.Send(&link.Out{Head: want[:60], Payload: [][]byte{want[60:]}}) {
+				t.Fatal("full")
+			}
+			r.q.Flush()
+			if got := guest.receive(t); !bytes.Equal(got, want) {
+				t.Fatalf("%d bytes came to the guest, or others", len(got))
+			}
+		}
+		idx := device.areas[kernel.RX].Driver[2:4]
+		binary.LittleEndian.PutUint16(idx, binary.LittleEndian.Uint16(idx)+0x4000)
+		var frames [8]packet.Frame
+		for r.q.Counters().Rebuilds == rebuilds {
+			guest.send(t, want) // the kernel looks at the ring for it
+			r.wait(t)
+			if _, err := r.q.Receive(frames[:]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for { // what was sent meanwhile
+			n, err := r.q.Receive(frames[:])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n == 0 {
+				break
+			}
+		}
+	}
+	if text := r.log.String(); r.q.Direct() || strings.Contains(text, "ERROR") {
+		t.Errorf("without rings: %t, log:\n%s", r.q.Direct(), text)
+	}
+	if out, err := exec.Command("ip", "link", "del", "tap0").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for {
+		var frames [8]packet.Frame
+		if _, err := r.q.Receive(frames[:]); errors.Is(err, link.ErrGone) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		r.wait(t)
+	}
+	if err := r.q.Close(); err != nil {
+		t.Error(err)
+	}
+}
