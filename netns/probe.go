@@ -93,14 +93,14 @@ func probeProc(ns *Namespace) Check {
 }
 
 func probeVhostNet() Check {
-	c := Check{Name: vhostNetPath, Buys: "the kernel moves the frames: no system call for each"}
+	c := Check{Name: vhostNetPath, Buys: "with --vhost, the kernel moves the frames: no system call for each"}
 	fd, err := unix.Open(vhostNetPath, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	switch {
 	case err == nil:
 		unix.Close(fd)
 		c.OK, c.Detail = true, "can be opened"
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		c.Detail, c.Cure = err.Error(), "run as root: usermod -aG kvm USER (the group that owns it), and log in again"
+		c.Detail, c.Cure = err.Error(), "run as root: usermod -aG kvm USER (the group that owns it), and log in again; or setfacl -m u:USER:rw "+vhostNetPath
 	default:
 		c.Detail, c.Cure = err.Error(), "run as root: modprobe vhost_net"
 	}
