@@ -81,7 +81,7 @@ func measure(ctx context.Context, o Options, progress io.Writer) (res *Results, 
 		},
 	}
 	rig.say = r.say
-	if r.used(phaseVHost) {
+	if r.needsDevice() {
 		if err := openDevice(ctx, rig.lab); err != nil {
 			return nil, err
 		}

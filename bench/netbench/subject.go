@@ -69,7 +69,7 @@ func newSubjects(o Options, dir string) ([]*subject, error) {
 	}
 	subjects = append(subjects, vastaSubject(dropName, ClassVariant, bin, "--overload", "drop"))
 	subjects = append(subjects, vastaSubject(rulesName, ClassVariant, bin, "--policy", rules))
-	subjects = append(subjects, vhostSubjects(bin)...)
+	subjects = slices.Concat(subjects, vhostSubjects(bin), ladderSubjects())
 	return append(subjects,
 		&subject{SubjectInfo: SubjectInfo{Name: vethName, Class: ClassYardstick}, open: openVeth},
 		&subject{SubjectInfo: SubjectInfo{Name: spliceName, Class: ClassYardstick}, open: openSplice},

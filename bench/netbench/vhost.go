@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,6 +26,7 @@ var (
 	tapPath   = vhostPath{"vasta-tap", []string{"--vhost", "off"}}
 	vhostsWay = vhostPath{"vasta-vhost", []string{"--vhost", "on"}}
 	pagesWay  = vhostPath{"vasta-vhost-4k", []string{"--vhost", "on", "--vhost-tuning", "buffer=4096,receive=256"}}
+	threads   = vhostPath{"vasta-vhost-workers", []string{"--vhost", "on", "--vhost-tuning", "workers"}}
 	pollPath  = vhostPath{"vasta-vhost-poll", []string{"--vhost", "on", "--vhost-tuning", "poll=50"}}
 
 	transmitSizes = []int{64, 256, 1024, 4096}
@@ -41,7 +43,7 @@ func (p vhostPath) subject(bin string, queues int) *subject {
 
 // vhostSubjects are all of them.
 func vhostSubjects(bin string) (all []*subject) {
-	for _, p := range []vhostPath{tapPath, vhostsWay, pagesWay, pollPath} {
+	for _, p := range []vhostPath{tapPath, vhostsWay, pagesWay, threads, pollPath} {
 		all = append(all, p.subject(bin, 1))
 	}
 	for _, size := range transmitSizes {
@@ -63,14 +65,7 @@ func queuedPath(name string, queues int) string { return fmt.Sprintf("%s-%dq", n
 
 // named accepts the subjects of these names.
 func named(names ...string) func(*subject) bool {
-	return func(s *subject) bool {
-		for _, n := range names {
-			if s.Name == n {
-				return true
-			}
-		}
-		return false
-	}
+	return func(s *subject) bool { return slices.Contains(names, s.Name) }
 }
 
 // Names of what a vhost load measures beside its speed.
@@ -88,7 +83,7 @@ func vhostLoads() []load {
 			name: "vhost-" + name, title: title, unit: unit, lowerIsBetter: lower, phase: p, when: whenLabNamed, who: who, inSession: do,
 		})
 	}
-	paths := named(tapPath.name, vhostsWay.name, pagesWay.name, pollPath.name, pastaName, vethName)
+	paths := named(tapPath.name, vhostsWay.name, pagesWay.name, threads.name, pollPath.name, pastaName, vethName)
 	two := named(tapPath.name, vhostsWay.name, pollPath.name, pastaName, vethName)
 	for _, d := range directions {
 		add("1-"+d.name, "TCP 1 stream, MTU 65520, "+d.title, "Gbit/s", false, phaseVHost, paths, linkThroughput(1, d.down))
@@ -106,7 +101,7 @@ func vhostLoads() []load {
 	}
 	add("tcp-rr", "TCP request/response (TCP_RR), p50", "µs", true, phaseVHost, two, exchange(agent.RR))
 	add("udp-rr", "UDP request/response (UDP_RR), p50", "µs", true, phaseVHost, two, exchange(agent.UDPRR))
-	return all
+	return slices.Concat(all, pktgenLoads(), ladderLoads())
 }
 
 // vhostBars are those of issue E that speak of TCP.
@@ -130,7 +125,7 @@ func vhostBars() barList {
 		tap := of(tapPath.name, statMedian, "vhost-"+name)
 		b.add("vhost-net, one packet at a time ("+name+"), p50", atMost(1.1, "x TAP", of(vhostsWay.name, statMedian, "vhost-"+name), &tap), nil)
 	}
-	return b
+	return slices.Concat(b, pktgenBars(), ladderBars())
 }
 
 // linkThroughput is throughput with what it cost: processor time of the tool and its threads in the kernel, system calls, kicks and descriptors.
@@ -227,4 +222,9 @@ func openDevice(ctx context.Context, l *lab.Lab) error {
 		return fmt.Errorf("vhost-net: %w", err)
 	}
 	return nil
+}
+
+// needsDevice says whether a selected load opens vhost-net.
+func (r *run) needsDevice() bool {
+	return slices.ContainsFunc(r.loads, func(l load) bool { return l.when == whenLabNamed })
 }

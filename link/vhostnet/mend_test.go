@@ -2,7 +2,6 @@ package vhostnet_test
 
 import (
 	"bytes"
-	"errors"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -23,11 +22,11 @@ func TestManyRebuilds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	before := descriptors(t)
 	r := newRig(t, vhostnet.Config{Tuning: vhostnet.Tuning{Receive: 64, Transmit: 16, Buffer: 2048}})
 	if err := r.q.Borrow(pool); err != nil {
 		t.Fatal(err)
 	}
-	before := descriptors(t)
 	rng := rand.New(rand.NewPCG(1, 2))
 	var frames [link.MaxBatch]packet.Frame
 	given, seen, sent, taken := uint32(0), uint32(0), uint32(0), uint32(0)
@@ -82,13 +81,17 @@ func TestManyRebuilds(t *testing.T) {
 			}
 		}
 	}
-	if after := descriptors(t); after != before {
-		t.Errorf("%d descriptors, before %d", after, before)
-	}
 	if r.q.Direct() {
 		t.Error("the queue goes on without rings")
 	}
-	if err := errors.Join(r.q.Close(), pool.Close()); err != nil {
+	r.Leave()
+	if err := r.q.Close(); err != nil {
+		t.Error(err)
+	}
+	if after := descriptors(t); after != before {
+		t.Errorf("%d descriptors, before %d", after, before)
+	}
+	if err := pool.Close(); err != nil {
 		t.Error(err)
 	}
 }

@@ -116,7 +116,7 @@ func New(c Config) (q *Queue, err error) {
 		return nil, fmt.Errorf("link/vhostnet: %w", err)
 	}
 	q.device = d
-	if q.watch, err = newWatch(q.heard); err != nil {
+	if q.watch, err = newWatch(c.TAP, q.heard); err != nil {
 		return nil, err
 	}
 	for _, fd := range q.device.Troubles() {
@@ -124,18 +124,15 @@ func New(c Config) (q *Queue, err error) {
 			return nil, err
 		}
 	}
-	if err := q.watch.add(c.TAP, aboutTAP, 0); err != nil { // its end is an error, which is always told
-		return nil, err
-	}
 	return q, q.makeRings()
 }
 
 // heard is called in the watch's goroutine.
-func (q *Queue) heard(about int32, events uint32) {
+func (q *Queue) heard(about int32, ended bool) {
 	switch {
 	case about == aboutRing:
 		q.trouble.Store(true)
-	case events&(unix.EPOLLERR|unix.EPOLLHUP) != 0:
+	case ended:
 		q.gone.Store(true)
 	}
 	ring(q.bell)
@@ -255,7 +252,7 @@ func (q *Queue) fallBack(cause, err error) {
 	t, err := tap.New(q.config.TAP, q.config.Offloads)
 	if err == nil {
 		q.inner, q.direct = t, true
-		err = q.watch.change(q.config.TAP, aboutTAP, unix.EPOLLIN)
+		err = q.watch.askFrames()
 	}
 	if err != nil {
 		q.log.Error("the link ends", "error", err)
@@ -281,6 +278,14 @@ func (q *Queue) Borrow(pool *pagepool.Pool) error {
 	}
 	q.lender, q.lenderBase = pool, base
 	q.inner.(*virtio.Queue).Borrow(pool, base)
+	return nil
+}
+
+// Pair is the driver's queue pair, for measuring; nil when the queue goes on without rings.
+func (q *Queue) Pair() *virtionet.Pair {
+	if v, ok := q.inner.(*virtio.Queue); ok {
+		return v.Pair
+	}
 	return nil
 }
 
