@@ -179,3 +179,17 @@ func TestAcceptMany(t *testing.T) {
 		t.Errorf("%d SYNs for the guest, %d accepted", got, r.stats.TCPAccepted)
 	}
 }
+
+// TestForwardedDataOpens: what the host's peer has said by the time the guest accepts goes with the segment that opens the connection; without any, that is sent at once.
+func TestForwardedDataOpens(t *testing.T) {
+	for _, said := range []string{"", "hello"} {
+		r := newRig(t)
+		s := r.forward(at(netip.IPv4Unspecified(), 8000), 5000, false).Inbound(at(server4, 7000), at(guest4, 8000))
+		s.Deliver([]byte(said))
+		syn := r.only()
+		r.inject(tcpFrame(syn.to, syn.from, layers.TCP{SYN: true, ACK: true, Seq: 1000, Ack: syn.tcp.Seq + 1, Window: 65535}, nil))
+		if g := r.only(); string(g.data) != said || g.tcp.Ack != 1001 {
+			t.Errorf("%q: %v with %q", said, g, g.data)
+		}
+	}
+}

@@ -26,7 +26,8 @@ type loan struct {
 // loans are what may be lent to the first worker of a group.
 type loans struct {
 	of       []loan // by worker; nil where nothing is ever lent
-	readable int    // how many of them are
+	here     int    // how many of them are
+	readable int    // the same
 	stirred  int64  // when there was more to do
 	calm     bool   // there is little to do, as the group knows
 }
@@ -41,6 +42,11 @@ func (w *Worker) newLoans() {
 		w.loans.of[i].queue = q
 	}
 	w.Group.calm.Store(true)
+}
+
+// alone reports whether all frames of the guest come to this worker, whatever queue they are on.
+func (w *Worker) alone() bool {
+	return w.Group == nil || w.loans.of != nil && w.loans.here == len(w.loans.of)-1
 }
 
 // lend lends the worker's queue to the first one if it has no flow and there is little to do.
@@ -67,6 +73,7 @@ func (w *Worker) unlend() {
 func (w *Worker) borrow(from int) {
 	l := &w.loans.of[from]
 	l.here = true
+	w.loans.here++
 	if err := w.Host.Watch(l.queue.Fd(), token(tokenLoan, 0, int32(from))); err != 0 && !w.giveBack(from) {
 		w.gone = err
 	}
@@ -85,6 +92,7 @@ func (w *Worker) giveBack(to int) bool {
 	l := &w.loans.of[to]
 	w.Host.Unwatch(l.queue.Fd())
 	l.here = false
+	w.loans.here--
 	w.loanEmpty(l)
 	return true
 }

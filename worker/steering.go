@@ -147,7 +147,7 @@ func (w *Worker) passOn(fd int, key *flow.Key, rule int32) bool {
 // the guest's kernel has taken it, and so after it has answered it in the same call; until then it goes by a hash that nobody else knows. So a frame with the
 // flow's addresses goes before, that the guest's kernel drops because it is for another Ethernet address. It is a reset: who took it all the same would do nothing.
 func (w *Worker) attract(f *flowSlot) {
-	if w.Group == nil || !w.feat.Learns {
+	if w.alone() || !w.feat.Learns {
 		return
 	}
 	w.tx.spare = f.head

@@ -66,6 +66,9 @@ func (w *Worker) tcpSegment(f *flowSlot) {
 	w.hears(f)
 	w.arrived(f)
 	c.Input(&w.env, &w.seg)
+	if f.half && f.readable {
+		c.AckWithData()
+	}
 	if f.dialed {
 		w.dialOver(f)
 	}

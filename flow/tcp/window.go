@@ -18,6 +18,15 @@ func (c *Conn) ackDue(env *Env) bool {
 	return gain > 0 && (gain >= 2*int64(c.mss) || gain >= c.target/2 || gain >= c.floor/2 && c.edge-c.rcvNxt < c.floor/2)
 }
 
+// AckWithData has the ACK of the guest's SYN/ACK wait for company, as that of data does: the caller knows that the host has sent something, and is about to read it. One
+// segment then opens the connection and carries it. At any other time it does nothing.
+func (c *Conn) AckWithData() {
+	if c.state == Open && c.rcvNxt == 1 && c.nxt == 1 && c.has(ackNow) {
+		c.unset(ackNow)
+		c.set(ackSoon)
+	}
+}
+
 // AckPending reports whether an ACK is due that Output left out because Env.Lazy was set.
 func (c *Conn) AckPending() bool { return c.state == Open && c.has(ackSoon) }
 
