@@ -42,6 +42,15 @@ func TestGroups(t *testing.T) {
 	if err := netlink.LinkSetUp(lan); err != nil {
 		t.Fatal(err)
 	}
+	// A link that is up has its routes once the kernel has seen the carrier, a moment later.
+	for deadline := time.Now().Add(5 * time.Second); lan.Attrs().OperState != netlink.OperUp; {
+		if time.Now().After(deadline) {
+			t.Fatalf("lan0 is %v", lan.Attrs().OperState)
+		}
+		if lan, err = netlink.LinkByName("lan0"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	index := lan.Attrs().Index
 	const routesLimit = 10 * time.Second
 	began := time.Now()
