@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -100,7 +101,36 @@ func configureLinks(cfg *Config) (warnings []string, err error) {
 		routes = slices.DeleteFunc(slices.Clone(routes), func(r Route) bool { return r.Dst.Addr().Is6() })
 		warnings = append(warnings, "there is no IPv6 inside: the kernel or an MTU below 1280 disables it")
 	}
-	return warnings, addRoutes(h, index, cfg.IfName, routes)
+	if err := addRoutes(h, index, cfg.IfName, routes); err != nil {
+		return nil, err
+	}
+	for _, a := range addrs {
+		if a.Addr().Is6() && hasIPv6 && !awaitLocal(h, index, a.Addr()) {
+			warnings = append(warnings, fmt.Sprintf("the kernel does not take packets to %s after %v", a.Addr(), localLimit))
+		}
+	}
+	return warnings, nil
+}
+
+// localLimit bounds the wait for an address.
+const localLimit = time.Second
+
+// awaitLocal waits until packets to an IPv6 address of the TAP are taken, and reports whether they are. The kernel adds the route for that from a work queue
+// (addrconf_dad_work in net/ipv6/addrconf.c), after the answer to whoever has added the address; until then a packet is dropped as one to another host.
+func awaitLocal(h *netlink.Handle, index int, a netip.Addr) bool {
+	options := &netlink.RouteGetOptions{}
+	if a.IsLinkLocalUnicast() {
+		options.OifIndex = index
+	}
+	for deadline := time.Now().Add(localLimit); ; time.Sleep(100 * time.Microsecond) {
+		routes, err := h.RouteGetWithOptions(a.AsSlice(), options)
+		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return true
+		}
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
 }
 
 // addRoutes adds the routes in rounds, since a gateway may be reachable only through another route of the list.
