@@ -127,13 +127,43 @@ func (w *Worker) icmpRead(f *flowSlot) (cost int, again bool) {
 		icmp.SetIdent(msg, f.key.GuestPort)
 		f.head.mark(d.TOS, d.TTL)
 		w.touch(f)
-		w.sendICMP(&f.head, msg)
+		if w.sendICMP(&f.head, msg) {
+			continue
+		}
+		if w.Overload == Drop {
+			w.Stats.Drop(stats.LinkFull)
+			continue
+		}
+		w.reply = waitingReply{flow: f.index, gen: f.gen, len: len(msg)}
+		return cost, true
 	}
 	return cost, true
 }
 
-// sendICMP sends an ICMP message, whose checksum it makes, to the guest.
-func (w *Worker) sendICMP(h *header, msg []byte) {
+// waitingReply is an echo reply for which the link had no room, in the first of Worker.pages.
+type waitingReply struct {
+	flow int32
+	gen  uint32
+	len  int // 0: none waits
+}
+
+// resumeEcho sends the reply that waits for the link. It reports false while there is no room.
+func (w *Worker) resumeEcho() bool {
+	r := &w.reply
+	if r.len == 0 {
+		return true
+	}
+	if f := w.flows[r.flow]; f.kind != icmpFlow || f.gen != r.gen {
+		w.Stats.Drop(stats.LinkFull)
+	} else if !w.sendICMP(&f.head, w.Send.Bytes(w.pages[0])[:r.len]) {
+		return false
+	}
+	r.len = 0
+	return true
+}
+
+// sendICMP sends an ICMP message, whose checksum it makes, to the guest. It reports false when the link is full.
+func (w *Worker) sendICMP(h *header, msg []byte) bool {
 	l4 := int(h.len)
 	head := w.tx.head[:l4]
 	pseudo := h.put(head, w.Gateway, len(msg))
@@ -152,9 +182,8 @@ func (w *Worker) sendICMP(h *header, msg []byte) {
 		w.tx.out = link.Out{Head: head, Payload: w.tx.one[:]}
 		ok = w.transmit()
 	}
-	if !ok {
-		w.Stats.Drop(stats.LinkFull)
-		return
+	if ok {
+		h.sent(len(msg)-icmp.HeaderLen, 0)
 	}
-	h.sent(len(msg)-icmp.HeaderLen, 0)
+	return ok
 }

@@ -165,5 +165,7 @@ func (w *Worker) icmpError(from, guest netip.Addr, e icmp.Error, quoted []byte) 
 	}
 	w.Stats.ICMPErrorsSent++
 	w.tx.spare = makeHeader(from, guest, proto, 0, hopLimit)
-	w.sendICMP(&w.tx.spare, e.Put(w.errs.message[:], quoted))
+	if !w.sendICMP(&w.tx.spare, e.Put(w.errs.message[:], quoted)) {
+		w.Stats.Drop(stats.LinkFull)
+	}
 }

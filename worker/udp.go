@@ -219,6 +219,9 @@ func (w *Worker) keepPages(n int) {
 	if w.udpPending() {
 		n = max(n, w.recv.n)
 	}
+	if w.reply.len > 0 {
+		n = max(n, 1)
+	}
 	for len(w.pages) > n {
 		last := len(w.pages) - 1
 		w.Send.Put(w.pages[last])

@@ -250,3 +250,53 @@ func TestUDPLinkFullDrops(t *testing.T) {
 		t.Errorf("%d frames", len(got))
 	}
 }
+
+// TestEchoLinkFull: replies for a full link wait, in their order.
+func TestEchoLinkFull(t *testing.T) {
+	for _, o := range []worker.Overload{worker.Backpressure, worker.Drop} {
+		r := newRig(t, func(c *worker.Config) { c.Overload = o })
+		r.inject(echoFrame(guest4, server4, 100, 1, []byte("x")))
+		r.settle()
+		s := r.host.Last()
+		r.link.SetFull(true)
+		for i := range 20 {
+			reply := append([]byte(nil), s.Datagrams()[0].Data...)
+			reply[0], reply[7] = 0, byte(i)
+			s.Deliver(reply)
+		}
+		r.run(2 * second) // idle for so long that memory is given back
+		r.link.SetFull(false)
+		r.run(10 * millisecond)
+		all := r.take()
+		want := 20
+		if o == worker.Drop {
+			want = 0
+		}
+		r.dropped(stats.LinkFull, uint64(20-want))
+		if len(all) != want {
+			t.Errorf("mode %d: %d replies of %d", o, len(all), want)
+		}
+		for i, g := range all {
+			if _, seq, data := echoReply(t, g); int(seq) != i || string(data) != "x" {
+				t.Errorf("reply %d has sequence %d, %q", i, seq, data)
+			}
+		}
+	}
+}
+
+// TestEchoEndsWhileTheLinkIsFull: a reply that waits for a flow that has ended is counted.
+func TestEchoEndsWhileTheLinkIsFull(t *testing.T) {
+	r := newRig(t)
+	r.inject(echoFrame(guest4, server4, 100, 1, []byte("x")))
+	r.settle()
+	reply := append([]byte(nil), r.host.Last().Datagrams()[0].Data...)
+	reply[0] = 0
+	r.link.SetFull(true)
+	r.host.Last().Deliver(reply)
+	r.run(200 * second)
+	r.link.SetFull(false)
+	r.run(second)
+	r.nothing()
+	r.dropped(stats.LinkFull, 1)
+	r.idle()
+}

@@ -139,6 +139,7 @@ type Worker struct {
 	recv   udpReceive
 	parts  fragment.Table
 	echo   [1]hostsock.Datagram // of an echo socket
+	reply  waitingReply
 	errs   errorState
 
 	fragmentID uint32 // of the packet that was cut last
@@ -359,7 +360,9 @@ func (w *Worker) Step(limit int64) {
 	w.serveInbox()
 	w.serveLink()
 	w.serveLoans() // after the link: the end of one connection is known before the next one begins
-	w.resumeUDP()
+	if w.resumeEcho() {
+		w.resumeUDP()
+	}
 	w.serveListeners()
 	w.serveReady()
 	w.serveTimers()
