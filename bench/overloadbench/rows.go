@@ -14,10 +14,16 @@ const (
 	burstFrames             = 4000
 )
 
+// queues are what bursts go through.
+var queues = []struct {
+	mode   string
+	places int // 0: those that vasta gives a TAP
+}{{"sized queue", 0}, {"kernel's queue", kernelQueue}}
+
 // row is one line of the table: a subject under a load.
 type row struct {
 	name, title string
-	run         func(ctx context.Context, count uint64) ([]Sample, error)
+	run         func(ctx context.Context, o *Options) ([]Sample, error)
 }
 
 // rows are all of them.
@@ -35,12 +41,15 @@ func rows() (list []row) {
 	for _, s := range subjects {
 		for _, producers := range []int{1, 4, 8} {
 			list = append(list, row{fmt.Sprintf("%s-%d", s.name, producers), fmt.Sprintf("%s, %d producers, consumer at a quarter", s.title, producers),
-				func(ctx context.Context, count uint64) ([]Sample, error) {
-					return throttled(ctx, cell{setup: setup{producers: producers, ring: s.ring}, open: s.open, size: frameSize, count: count}, s.keeps)
+				func(ctx context.Context, o *Options) ([]Sample, error) {
+					return throttled(ctx, cell{setup: setup{producers: producers, ring: s.ring}, open: s.open, size: frameSize, count: o.Count}, s.keeps)
 				}})
 		}
 	}
-	return append(list, row{"bursts", fmt.Sprintf("bursts of %d → TAP, mean rate half of what is served", burstFrames), bursts})
+	return append(list, row{"bursts", fmt.Sprintf("bursts of %d → TAP, mean rate half of what is served", burstFrames),
+		func(ctx context.Context, o *Options) ([]Sample, error) { return bursts(ctx, o.Count) }},
+		row{"vasta", fmt.Sprintf("bursts of %d → TAP → vasta → socket, mean rate half of what is served", burstFrames),
+			func(ctx context.Context, o *Options) ([]Sample, error) { return throughVasta(ctx, o.Vasta, o.Count) }})
 }
 
 // throttled measures how fast the producers are alone, and then what becomes of it when the consumer takes a quarter of that: in both modes, where the subject has them.
@@ -75,11 +84,10 @@ func bursts(ctx context.Context, count uint64) (all []Sample, err error) {
 	c.count, c.burst = max(count/4, 4*burstFrames), burstFrames
 	c.rate = free.PerSecond / 2
 	c.pace = c.rate / 2
-	for _, q := range []struct {
-		mode   string
-		places int
-	}{{"sized queue", sizedQueue}, {"kernel's queue", kernelQueue}} {
-		c.ring = q.places
+	for _, q := range queues {
+		if c.ring = q.places; c.ring == 0 {
+			c.ring = sizedQueue
+		}
 		s, err := c.measure(ctx, q.mode)
 		if err != nil {
 			return all, err

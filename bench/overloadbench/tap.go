@@ -2,6 +2,7 @@ package overloadbench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/vasta-net/vasta/bench/pktgen"
@@ -33,8 +34,7 @@ func newTAPBed(s setup) (bed, error) {
 		err = pktgen.AwaitCarrier(context.Background(), tapName)
 	}
 	if err != nil {
-		tap.Close()
-		return nil, fmt.Errorf("TAP %s: %w", tapName, err)
+		return nil, errors.Join(fmt.Errorf("TAP %s: %w", tapName, err), tap.Close())
 	}
 	return b, nil
 }

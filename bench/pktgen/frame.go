@@ -132,7 +132,15 @@ func Read(f []byte) (m Mark, k Kind) {
 	if total > len(ip) || total < head+packet.UDPLen+markLen {
 		return m, Damaged
 	}
-	data = data[:total-head-packet.UDPLen]
+	return ReadPayload(data[:total-head-packet.UDPLen])
+}
+
+// ReadPayload finds the mark in the payload of a datagram.
+func ReadPayload(data []byte) (m Mark, k Kind) {
+	be := binary.BigEndian
+	if len(data) < markLen || be.Uint16(data) != magic {
+		return m, Foreign
+	}
 	if be.Uint32(data[hashAt:]) != hash(data) {
 		return m, Damaged
 	}

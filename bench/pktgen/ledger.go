@@ -32,6 +32,17 @@ func NewLedger() *Ledger { return &Ledger{flows: map[uint16]*flowLedger{}} }
 // Add accounts for a frame that came at the given time.
 func (l *Ledger) Add(f []byte, at uint64) {
 	m, k := Read(f)
+	l.add(m, k, len(f), at)
+}
+
+// AddPayload accounts for what came to a socket, now.
+func (l *Ledger) AddPayload(data []byte) {
+	m, k := ReadPayload(data)
+	l.add(m, k, len(data), now())
+}
+
+// add accounts for a frame of n bytes.
+func (l *Ledger) add(m Mark, k Kind, n int, at uint64) {
 	switch k {
 	case Foreign:
 		l.Foreign++
@@ -41,7 +52,7 @@ func (l *Ledger) Add(f []byte, at uint64) {
 		return
 	}
 	l.Received++
-	l.Bytes += uint64(len(f))
+	l.Bytes += uint64(n)
 	const clock = 1<<48 - 1
 	if took := (at - m.Sent) & clock; took < 1<<47 { // else the clock has been read in another order
 		l.Latency.Add(int64(took), 1)
@@ -55,8 +66,8 @@ func (l *Ledger) Add(f []byte, at uint64) {
 	switch {
 	case int64(number) >= int64(w.next):
 		l.Missing += number - w.next
-		for n := max(w.next, number-min(number, window)); n < number; n++ {
-			w.seen[n%window/64] &^= 1 << (n % 64)
+		for i := max(w.next, number-min(number, window)); i < number; i++ {
+			w.seen[i%window/64] &^= 1 << (i % 64)
 		}
 		w.next = number + 1
 	case w.next-number <= window && w.seen[number%window/64]&(1<<(number%64)) != 0:
