@@ -119,9 +119,11 @@ func median(v []float64) float64 {
 }
 
 // students are the two-sided 95 % quantiles of Student's t, by degrees of freedom.
-var students = []float64{0, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228}
+var students = []float64{0, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
+	2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042}
 
-// lowerEnd is the lower end of the 95 % interval of the mean quotient of rounds that were measured in pairs; NaN of fewer than two.
+// lowerEnd is the lower end of the 95 % interval of the geometric mean of the quotients of rounds that were measured in pairs; NaN of fewer than two. In
+// logarithms a round that was slow for one of two says as much as one that was slow for the other.
 func lowerEnd(a, b []float64) float64 {
 	n := min(len(a), len(b))
 	if n < 2 {
@@ -129,16 +131,13 @@ func lowerEnd(a, b []float64) float64 {
 	}
 	sum, squares := 0.0, 0.0
 	for i := range n {
-		sum += a[i] / b[i]
+		sum += math.Log(a[i] / b[i])
 	}
 	mean := sum / float64(n)
 	for i := range n {
-		d := a[i]/b[i] - mean
+		d := math.Log(a[i]/b[i]) - mean
 		squares += d * d
 	}
-	t := 1.96
-	if n-1 < len(students) {
-		t = students[n-1]
-	}
-	return mean - t*math.Sqrt(squares/float64(n-1)/float64(n))
+	t := students[min(n, len(students))-1] // of more, a little too wide
+	return math.Exp(mean - t*math.Sqrt(squares/float64(n-1)/float64(n)))
 }

@@ -56,8 +56,8 @@ func TestRealRun(t *testing.T) {
 }
 
 func TestLowerEnd(t *testing.T) {
-	// Mean 1.2, deviation 0.1, t = 4.303 over the root of 3.
-	if low := lowerEnd([]float64{11, 12, 13}, []float64{10, 10, 10}); !(low > 0.9515 && low < 0.9517) {
+	// In logarithms: mean 0.2, deviation 0.1, t = 4.303 over the root of 3: exp(-0.0484).
+	if low := lowerEnd([]float64{10 * math.Exp(0.1), 10 * math.Exp(0.2), 10 * math.Exp(0.3)}, []float64{10, 10, 10}); !(low > 0.9526 && low < 0.9529) {
 		t.Errorf("lower end %v", low)
 	}
 	if low := lowerEnd([]float64{1}, []float64{1}); !math.IsNaN(low) {

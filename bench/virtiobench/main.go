@@ -182,17 +182,20 @@ func measure(ctx context.Context, o Options, progress io.Writer) (*Results, erro
 	repeats := results.planned() / 4 // the run may become longer by so much
 	for round := range o.Rounds {
 		for i, r := range list {
-			if round >= results.Rows[i].Rounds {
+			turns := r.turnsIn(o)
+			if round*turns >= results.Rows[i].Rounds {
 				continue
 			}
 			if !o.quiet {
 				fmt.Fprintf(progress, "round %d of %d: %s\n", round+1, o.Rounds, r.name)
 			}
-			for k := range r.subjects {
-				k = (k + round) % len(r.subjects) // nobody is always first
-				results.Rows[i].Series[k].measure(ctx, r.subjects[k], o.Duration, round+1, &repeats)
-				if ctx.Err() != nil {
-					return nil, errors.New("interrupted")
+			for turn := round * turns; turn < (round+1)*turns; turn++ {
+				for k := range r.subjects {
+					k = (k + turn) % len(r.subjects) // nobody is always first
+					results.Rows[i].Series[k].measure(ctx, r.subjects[k], o.Duration/time.Duration(turns), turn+1, &repeats)
+					if ctx.Err() != nil {
+						return nil, errors.New("interrupted")
+					}
 				}
 			}
 		}

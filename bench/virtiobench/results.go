@@ -67,7 +67,7 @@ func newResults(o Options, list []row) *Results {
 	}
 	r.Machine.Processors, r.Machine.Go, r.Machine.Arch = runtime.NumCPU(), runtime.Version(), runtime.GOARCH
 	for _, x := range list {
-		one := RowResult{Name: x.name, Table: x.table, Title: x.title, Unit: x.unit, Rounds: o.Rounds}
+		one := RowResult{Name: x.name, Table: x.table, Title: x.title, Unit: x.unit, Rounds: o.Rounds * x.turnsIn(o)}
 		if x.once || o.Quick && !x.paired {
 			one.Rounds = 1
 		}
@@ -77,6 +77,14 @@ func newResults(o Options, list []row) *Results {
 		r.Rows = append(r.Rows, one)
 	}
 	return r
+}
+
+// turnsIn is how many turns a round of the row has.
+func (r *row) turnsIn(o Options) int {
+	if o.Quick {
+		return 1
+	}
+	return max(1, r.turns)
 }
 
 func (r *Results) row(name string) *RowResult {

@@ -13,6 +13,7 @@ type row struct {
 	name, table, title, unit string
 	paired                   bool // its bar is about differences that need several rounds
 	once                     bool // more rounds would say nothing else
+	turns                    int  // the subjects take so many turns in a round, each so much shorter; 0: one. Their differences are told from the machine's moods by number, not by length
 	subjects                 []subject
 }
 
@@ -82,7 +83,7 @@ func rows() (list []row) {
 		general := view
 		general.general = true
 		list = append(list, row{
-			name: "pool-" + m.name, table: tableS0, title: m.name + ", 64 B, dropped by the hook", unit: "ns each", paired: true,
+			name: "pool-" + m.name, table: tableS0, title: m.name + ", 64 B, dropped by the hook", unit: "ns each", paired: true, turns: 5,
 			subjects: []subject{nsEach(receiving("pool", view)), nsEach(receiving("general arena", general))},
 		})
 	}
