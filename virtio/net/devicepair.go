@@ -335,6 +335,7 @@ type deviceRx struct {
 	merge      bool
 	chains     []queue.Chain // taken from the ring; those from next on are not used yet
 	have, next int
+	expected   int // those before it were hinted at
 	done       [maxTaken]queue.Done
 	ndone      int
 	hash       uint32 // of the frame that is being put, for HASH_REPORT
@@ -405,11 +406,13 @@ func (q *deviceRx) deliver(s *controlState, frames []packet.Frame) (n int, err e
 
 // expect hints at the buffers of the next n frames and of as many behind them, so that those come while these are filled.
 func (q *deviceRx) expect(n int) {
-	for i := q.next; i < min(q.next+2*n, q.have); i++ {
+	end := min(q.next+2*n, q.have)
+	for i := max(q.next, q.expected); i < end; i++ {
 		if in := q.chains[i].In; len(in) > 0 {
 			prefetch.Write(in[0][:min(len(in[0]), prefetch.Frame)])
 		}
 	}
+	q.expected = max(end, q.expected)
 }
 
 // flush returns what was filled.
@@ -453,6 +456,7 @@ func (q *deviceRx) room(n int) (count int, err error) {
 			return 0, err
 		}
 		q.untake()
+		q.expected = 0
 		if q.have, err = q.vq.Take(q.chains); q.have == 0 {
 			return 0, err
 		}
@@ -462,6 +466,9 @@ func (q *deviceRx) room(n int) (count int, err error) {
 // put copies one frame into as many buffers as it needs. False says that there are too few.
 func (q *deviceRx) put(f *packet.Frame) (bool, error) {
 	total := q.hdr + f.Len
+	if q.next < q.have && q.ndone < len(q.done) && q.fits(f, &q.chains[q.next]) {
+		return true, nil
+	}
 	count, err := q.room(total)
 	if count == 0 {
 		return false, err
@@ -476,22 +483,33 @@ func (q *deviceRx) put(f *packet.Frame) (bool, error) {
 		q.stats.TooLong++
 		return true, nil // the buffer is there for the next one
 	}
-	hdr := f.Hdr
-	hdr.NumBuffers = uint16(count)
-	if count == 1 && len(c.In) == 1 && q.hdr == plainHdrLen {
-		dst := c.In[0]
-		hdr.Encode(dst)
-		at := plainHdrLen
-		for _, b := range f.Bufs {
-			at += copy(dst[at:], b)
-		}
-		q.done[q.ndone] = queue.Done{ID: c.ID, Len: uint32(total)}
-		q.ndone++
-		q.next++
+	if count == 1 && q.fits(f, c) {
 		return true, nil
 	}
+	hdr := f.Hdr
+	hdr.NumBuffers = uint16(count)
 	q.scatter(f, &hdr, count, total)
 	return true, nil
+}
+
+// fits copies a frame into the next chain, if that is of one piece with room for all of it.
+func (q *deviceRx) fits(f *packet.Frame, c *queue.Chain) bool {
+	total := q.hdr + f.Len
+	if len(c.In) != 1 || total > len(c.In[0]) || q.hdr != plainHdrLen {
+		return false
+	}
+	dst := c.In[0]
+	hdr := f.Hdr
+	hdr.NumBuffers = 1
+	hdr.Encode(dst)
+	at := plainHdrLen
+	for _, b := range f.Bufs {
+		at += copy(dst[at:], b)
+	}
+	q.done[q.ndone] = queue.Done{ID: c.ID, Len: uint32(total)}
+	q.ndone++
+	q.next++
+	return true
 }
 
 // scatter copies a frame into count chains, of any pieces: all but the last are filled.

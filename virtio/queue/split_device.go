@@ -60,7 +60,10 @@ func (d *splitDevice) Take(chains []Chain) (int, error) {
 		// Most drivers use descriptors in a row.
 		prefetch.Read(ahead(d.ring.Areas.Descriptor, int(d.shared.avail[d.availIdx&d.mask]), n, descLen))
 	}
-	for i := range n {
+	for i := 0; i < n; i++ {
+		if i += d.takeSingles(chains[i:n]); i == n {
+			break
+		}
 		head := d.shared.avail[d.availIdx&d.mask]
 		if int(head) >= d.ring.Size {
 			d.broken(FaultHead, int(d.availIdx), uint64(head), uint64(d.ring.Size))
@@ -78,6 +81,47 @@ func (d *splitDevice) Take(chains []Chain) (int, error) {
 		d.availIdx++
 	}
 	return n, nil
+}
+
+// takeSingles takes chains of one descriptor, up to the first that is another, lies in another region than the last one, or must not be; and answers how
+// many: what Take does, with few stores (splitDriver.singles says why). All of chains are offered.
+func (d *splitDevice) takeSingles(chains []Chain) (n int) {
+	region := d.hot
+	spans := d.spans[d.nspans:]
+	for ; n < min(len(chains), len(spans)); n++ {
+		head := d.shared.avail[(d.availIdx+uint16(n))&d.mask]
+		if int(head) >= len(d.taken) || d.taken[head].live {
+			break
+		}
+		desc := d.shared.desc[head] // read once
+		size, off := uint64(desc.len()), desc.addr-region.Addr
+		if desc.flags()&(descIndirect|descNext) != 0 || size == 0 || off >= uint64(len(region.Mem)) || size > uint64(len(region.Mem))-off {
+			break
+		}
+		spans[n] = region.Mem[off : off+size : off+size]
+		c := &chains[n]
+		c.ID, c.InLen = head, 0
+		if desc.flags()&descWrite != 0 {
+			c.InLen = uint32(size)
+			c.In = spans[n : n+1 : n+1]
+			if len(c.Out) > 0 {
+				c.Out = nil
+			}
+		} else {
+			c.Out = spans[n : n+1 : n+1]
+			if len(c.In) > 0 {
+				c.In = nil
+			}
+		}
+		nth := d.nth + uint32(n)
+		d.taken[head] = taken{in: c.InLen, nth: nth, count: 1, live: true}
+		d.order[int(nth)&(len(d.order)-1)] = head
+	}
+	d.nspans += n
+	d.nth += uint32(n)
+	d.inFlight += n
+	d.availIdx += uint16(n)
+	return n
 }
 
 // walk reads the chain that starts at head. It follows at most limit descriptors, whatever they say.
@@ -151,7 +195,13 @@ func (d *splitDevice) Return(done []Done) error {
 	var err error
 	first := d.usedIdx // where the element of a batch goes: the place of its first buffer
 	idx := d.usedIdx
-	for i := range done {
+	returned := 0
+	if !d.ring.InOrder {
+		returned = d.returnSingles(done)
+		idx += uint16(returned)
+		first = idx
+	}
+	for i := returned; i < len(done); i++ {
 		x := done[i]
 		if err = d.checkDone(x); err != nil {
 			// A batch that ends here is named by the one before.
@@ -176,6 +226,24 @@ func (d *splitDevice) Return(done []Done) error {
 		prefetch.Write(ahead(d.ring.Areas.Device[4:], int(idx&d.mask), n, usedLen)) // the next batch's, which the driver has read a lap ago
 	}
 	return err
+}
+
+// returnSingles writes the elements of chains, up to the first that cannot be returned, and answers how many: what Return does, with few stores.
+func (d *splitDevice) returnSingles(done []Done) (n int) {
+	for ; n < len(done); n++ {
+		x := done[n]
+		if int(x.ID) >= len(d.taken) {
+			break
+		}
+		t := &d.taken[x.ID]
+		if !t.live || x.Len > t.in {
+			break
+		}
+		t.live = false
+		d.shared.used[(d.usedIdx+uint16(n))&d.mask] = usedElem{id: uint32(x.ID), len: x.Len}
+	}
+	d.inFlight -= n
+	return n
 }
 
 func (d *splitDevice) ShouldNotify() bool {
