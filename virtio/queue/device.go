@@ -247,6 +247,40 @@ func (e *deviceEnd) accept(to *Chain, c *chain, id uint16, count int) {
 	to.Out, to.In, to.InLen, to.ID = e.spans[c.first:mid:mid], e.spans[mid:end:end], in, id
 }
 
+// single is accept for the k-th of a row of chains of one descriptor. False says that it needs a closer look; it is not entered then.
+func (e *deviceEnd) single(to *Chain, k int, id, flags uint16, addr uint64, n uint32) bool {
+	off, size := addr-e.hot.Addr, uint64(n)
+	if flags&(descIndirect|descNext) != 0 || size == 0 || off >= uint64(len(e.hot.Mem)) || size > uint64(len(e.hot.Mem))-off {
+		return false
+	}
+	at := e.nspans + k
+	e.spans[at] = e.hot.Mem[off : off+size : off+size]
+	to.ID, to.InLen = id, 0
+	if flags&descWrite != 0 {
+		to.InLen = n
+		to.In = e.spans[at : at+1 : at+1]
+		if len(to.Out) > 0 {
+			to.Out = nil
+		}
+	} else {
+		to.Out = e.spans[at : at+1 : at+1]
+		if len(to.In) > 0 {
+			to.In = nil
+		}
+	}
+	nth := e.nth + uint32(k)
+	e.taken[id] = taken{in: to.InLen, nth: nth, count: 1, live: true}
+	e.order[int(nth)&(len(e.order)-1)] = id
+	return true
+}
+
+// took counts a row of n chains that single has entered.
+func (e *deviceEnd) took(n int) {
+	e.nspans += n
+	e.nth += uint32(n)
+	e.inFlight += n
+}
+
 // last is the id of the k-th last chain taken, and whether it is in flight still.
 func (e *deviceEnd) last(k int) (id uint16, inFlight bool) {
 	nth := e.nth - uint32(k)

@@ -39,7 +39,7 @@ func (d *packedDevice) Take(chains []Chain) (int, error) {
 		return 0, d.err
 	}
 	d.nspans = 0
-	n := 0
+	n := d.takeSingles(chains)
 	for n < len(chains) {
 		// With the whole ring in flight the next place is one that the driver has not got back: whatever it says, it offers nothing.
 		if d.slots == d.ring.Size {
@@ -61,6 +61,26 @@ func (d *packedDevice) Take(chains []Chain) (int, error) {
 		n++
 	}
 	return n, nil
+}
+
+// takeSingles takes chains of one descriptor, up to the first that is another, lies in another region than the last one, or must not be; and answers how
+// many: what Take does, with few stores (splitDriver.singles says why).
+func (d *packedDevice) takeSingles(chains []Chain) (n int) {
+	at, size := d.avail, uint16(d.ring.Size)
+	chains = chains[:min(len(chains), d.ring.Size-d.slots, len(d.spans))]
+	for ; n < len(chains); n++ {
+		desc := &d.shared.desc[at.off]
+		w := word{&desc.word}.load() // the acquire, as in Take
+		id, flags := uint16(w), uint16(w>>16)
+		if !at.isAvail(flags) || int(id) >= d.ring.Size || d.taken[id].live || !d.single(&chains[n], n, id, flags, desc.addr, desc.len) {
+			break
+		}
+		at.advance(1, size)
+	}
+	d.avail = at
+	d.slots += n
+	d.took(n)
+	return n
 }
 
 // walk reads the list that starts at d.avail; w is the first one's id and flags. It answers the id, which is the last one's (2.8.6), and the number of

@@ -38,8 +38,8 @@ func (d *packedDriver) Publish(bufs []Buffer) (int, error) {
 		return 0, d.err
 	}
 	var err error
-	var first, firstWord = d.avail, uint32(0)
-	done, size := 0, uint16(d.ring.Size)
+	first, size := d.avail, uint16(d.ring.Size)
+	done, firstWord := d.singles(bufs)
 	for ; done < len(bufs); done++ {
 		b := &bufs[done]
 		n, in := b.measure(d.ring.Size)
@@ -89,6 +89,41 @@ func (d *packedDriver) Publish(bufs []Buffer) (int, error) {
 	return done, err
 }
 
+// singles makes the buffers at the start of a batch available that have one segment, all but the first, whose id and flags it answers with their
+// number: what Publish does, with few stores (splitDriver.singles says why).
+func (d *packedDriver) singles(bufs []Buffer) (n int, firstWord uint32) {
+	free, from := d.free, d.freeHead
+	at, size := d.avail, uint16(d.ring.Size)
+	for bufs = bufs[:min(len(bufs), d.nslot)]; n < len(bufs); n++ {
+		b := &bufs[n]
+		s, write, in := b.single()
+		if s == nil {
+			break
+		}
+		id := free[from]
+		if from++; from == uint32(len(free)) {
+			from = 0
+		}
+		desc := &d.shared.desc[at.off]
+		desc.addr, desc.len = s.Addr, s.Len
+		if w := uint32(id) | uint32(write|at.availFlags())<<16; n == 0 {
+			firstWord = w
+		} else {
+			desc.word = w
+		}
+		if d.ring.InOrder {
+			d.order[at.off] = id
+		}
+		d.slots[id] = slot{token: b.Token, in: in, count: 1}
+		at.advance(1, size)
+	}
+	d.avail, d.freeHead = at, from
+	d.nfree -= n
+	d.nslot -= n
+	d.moved += n
+	return n, firstWord
+}
+
 // fillTable writes a buffer of n segments into the indirect table of id. There is no next: the table's length says where it ends (2.8.7).
 func (d *packedDriver) fillTable(id uint16, b *Buffer, n int) Segment {
 	table, where := d.table(id, n)
@@ -107,6 +142,9 @@ func (d *packedDriver) Reap(used []Used) (int, error) {
 		return 0, d.err
 	}
 	n := 0
+	if !d.ring.InOrder {
+		n = d.reapSingles(used)
+	}
 	for n < len(used) && d.inFlight > 0 {
 		if d.batch == 0 {
 			desc := &d.shared.desc[d.used.off]
@@ -130,6 +168,41 @@ func (d *packedDriver) Reap(used []Used) (int, error) {
 		n++
 	}
 	return n, nil
+}
+
+// reapSingles takes buffers of one descriptor, up to the first that is another or that the device must not have returned so, and answers how many: what Reap
+// does, with few stores.
+func (d *packedDriver) reapSingles(used []Used) (n int) {
+	free, to := d.free, d.freeHead+uint32(d.nfree)
+	at, size := d.used, uint16(d.ring.Size)
+	for used = used[:min(len(used), d.inFlight)]; n < len(used); n++ {
+		desc := &d.shared.desc[at.off]
+		w := word{&desc.word}.load() // the acquire, as in Reap
+		id, flags := uint16(w), uint16(w>>16)
+		if !at.isUsed(flags) || int(id) >= len(d.slots) {
+			break
+		}
+		s, written := &d.slots[id], desc.len
+		if s.in == 0 && flags&descWrite == 0 {
+			written = 0 // as in usedDescriptor
+		}
+		if s.count != 1 || written > s.in {
+			break
+		}
+		used[n] = Used{Token: s.token, Len: written}
+		s.count = 0
+		if to >= uint32(len(free)) {
+			to -= uint32(len(free))
+		}
+		free[to] = id
+		to++
+		at.advance(1, size)
+	}
+	d.used = at
+	d.nfree += n
+	d.nslot += n
+	d.inFlight -= n
+	return n
 }
 
 // usedDescriptor checks what the device wrote at the place d.used, and makes a batch of it: of one buffer, or with in-order of all up to the one that is

@@ -86,40 +86,17 @@ func (d *splitDevice) Take(chains []Chain) (int, error) {
 // takeSingles takes chains of one descriptor, up to the first that is another, lies in another region than the last one, or must not be; and answers how
 // many: what Take does, with few stores (splitDriver.singles says why). All of chains are offered.
 func (d *splitDevice) takeSingles(chains []Chain) (n int) {
-	region := d.hot
-	spans := d.spans[d.nspans:]
-	for ; n < min(len(chains), len(spans)); n++ {
+	for chains = chains[:min(len(chains), len(d.spans)-d.nspans)]; n < len(chains); n++ {
 		head := d.shared.avail[(d.availIdx+uint16(n))&d.mask]
 		if int(head) >= len(d.taken) || d.taken[head].live {
 			break
 		}
 		desc := d.shared.desc[head] // read once
-		size, off := uint64(desc.len()), desc.addr-region.Addr
-		if desc.flags()&(descIndirect|descNext) != 0 || size == 0 || off >= uint64(len(region.Mem)) || size > uint64(len(region.Mem))-off {
+		if !d.single(&chains[n], n, head, desc.flags(), desc.addr, desc.len()) {
 			break
 		}
-		spans[n] = region.Mem[off : off+size : off+size]
-		c := &chains[n]
-		c.ID, c.InLen = head, 0
-		if desc.flags()&descWrite != 0 {
-			c.InLen = uint32(size)
-			c.In = spans[n : n+1 : n+1]
-			if len(c.Out) > 0 {
-				c.Out = nil
-			}
-		} else {
-			c.Out = spans[n : n+1 : n+1]
-			if len(c.In) > 0 {
-				c.In = nil
-			}
-		}
-		nth := d.nth + uint32(n)
-		d.taken[head] = taken{in: c.InLen, nth: nth, count: 1, live: true}
-		d.order[int(nth)&(len(d.order)-1)] = head
 	}
-	d.nspans += n
-	d.nth += uint32(n)
-	d.inFlight += n
+	d.took(n)
 	d.availIdx += uint16(n)
 	return n
 }
