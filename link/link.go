@@ -33,6 +33,9 @@ type Features struct {
 	Csum       bool // partial checksums, both ways
 	TSO4, TSO6 bool // TCP segments larger than the MTU, both ways
 	USO        bool // UDP_L4 segments larger than the MTU, both ways
+
+	// Again: Receive costs no system call and is asked again until it answers none; fewer frames than there was room for do not say that no more wait.
+	Again bool
 	Learns     bool // of several queues, the guest's frames of a flow come on that which has last sent one of it
 }
 
@@ -41,7 +44,7 @@ type Features struct {
 type Queue interface {
 	// Fd is the descriptor that becomes readable when frames wait; the worker watches it.
 	Fd() int
-	// Receive fills frames in arrival order and returns how many there are. Fewer than there is room for says that no
+	// Receive fills frames in arrival order and returns how many there are. Fewer than there is room for, or with Features.Again none, says that no
 	// more wait: Fd becomes readable when the next one comes. At most MaxBatch frames are asked for. Their memory is borrowed
 	// from the queue until the next Receive.
 	Receive(frames []packet.Frame) (int, error)

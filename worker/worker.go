@@ -527,7 +527,7 @@ func (w *Worker) serveLink() {
 			w.linkReadable = false
 			return
 		}
-		if n < w.batch {
+		if n == 0 || n < w.batch && !w.feat.Again {
 			w.linkReadable = false
 			w.heard = began
 		}

@@ -172,7 +172,7 @@ func (q *Queue) makeRings() error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("link/vhostnet: %w", err), free())
 	}
-	v := virtio.New(virtio.Config{Pair: d.Pairs()[0], Fd: q.bell, Gone: &q.gone, Close: func() error {
+	v := virtio.New(virtio.Config{Pair: d.Pairs()[0], Fd: q.bell, Gone: &q.gone, Again: true, Close: func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
 		defer cancel()
 		if err := d.Close(ctx); err != nil {
@@ -198,7 +198,11 @@ func orElse(n, other int) int {
 func (q *Queue) Fd() int { return q.bell }
 
 // Features implements link.Queue.
-func (q *Queue) Features() link.Features { return q.config.Offloads }
+func (q *Queue) Features() link.Features {
+	f := q.config.Offloads
+	f.Again = true
+	return f
+}
 
 // Receive implements link.Queue. Rings that are broken are made anew here, between two batches.
 func (q *Queue) Receive(frames []packet.Frame) (int, error) {

@@ -42,6 +42,8 @@ type Config struct {
 	Fd int
 	// Gone says that the other end does not exist any more; whoever sets it writes to Fd. What was in the ring before is still received. nil: it never goes.
 	Gone *atomic.Bool
+	// Again is Features.Again. With it, a queue that is never empty is never asked to write to Fd, and the buffers of a batch go back before anybody sleeps.
+	Again bool
 	// Close ends what the pair belongs to. The queue does not touch the pair any more.
 	Close func() error
 }
@@ -73,6 +75,7 @@ var _ link.Queue = (*Queue)(nil)
 // New makes a queue of a pair whose device runs.
 func New(c Config) *Queue {
 	q := &Queue{Config: c, pool: c.Pair.Pool, features: Offloads(c.Pair.Features()), outs: make([]virtionet.Out, 0, batch)}
+	q.features.Again = c.Again
 	q.holder = q.pool.Holder("transmit ring")
 	if q.sleep() {
 		q.ring()
@@ -138,6 +141,8 @@ func (q *Queue) Receive(frames []packet.Frame) (int, error) {
 			return 0, fmt.Errorf("link/virtio: cannot receive: %w", err)
 		case n == 0 && gone:
 			return 0, link.ErrGone
+		case n > 0 && q.Again:
+			return n, nil
 		case !q.sleep():
 			if n > 0 && q.Pair.Tight() { // the next frame may wait for the buffers of these
 				q.ring()
