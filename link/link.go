@@ -35,8 +35,8 @@ type Features struct {
 	USO        bool // UDP_L4 segments larger than the MTU, both ways
 
 	// Again: Receive costs no system call and is asked again until it answers none; fewer frames than there was room for do not say that no more wait.
-	Again bool
-	Learns     bool // of several queues, the guest's frames of a flow come on that which has last sent one of it
+	Again  bool
+	Learns bool // of several queues, the guest's frames of a flow come on that which has last sent one of it
 }
 
 // Queue is one queue pair of a link. It belongs to one worker and is not safe for concurrent use. No method

@@ -76,6 +76,7 @@ type Queue struct {
 	bell   int // an eventfd: Fd
 	device *kernel.Device
 	watch  *watch
+	learns bool // link.Features.Learns: what vhost-net sends teaches the tun driver as a write does
 
 	// inner is what frames go through: the rings, or the TAP itself.
 	inner  link.Queue
@@ -108,6 +109,13 @@ func New(c Config) (q *Queue, err error) {
 			q, err = nil, errors.Join(err, made.release())
 		}
 	}()
+	if ifr, e := unix.NewIfreq(""); e == nil && unix.IoctlIfreq(c.TAP, unix.TUNGETIFF, ifr) == nil {
+		q.learns = ifr.Uint16()&unix.IFF_MULTI_QUEUE != 0
+		// The header's fields are little-endian on every machine (VERSION_1), and the tun driver's are not by themselves.
+		if err := unix.IoctlSetPointerInt(c.TAP, unix.TUNSETVNETLE, 1); err != nil {
+			return nil, errors.Join(fmt.Errorf("link/vhostnet: cannot make the virtio-net header little-endian: %w", err), c.Device.Close())
+		}
+	}
 	if q.bell, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return nil, errors.Join(fmt.Errorf("link/vhostnet: cannot make an eventfd: %w", err), c.Device.Close())
 	}
@@ -200,7 +208,7 @@ func (q *Queue) Fd() int { return q.bell }
 // Features implements link.Queue.
 func (q *Queue) Features() link.Features {
 	f := q.config.Offloads
-	f.Again = true
+	f.Again, f.Learns = true, q.learns
 	return f
 }
 
