@@ -34,6 +34,7 @@ type Config struct {
 	Offloads link.Features
 	// Driver sets the rings, the receive buffers and the pool of the network's end, where the defaults are not wanted: a split ring with event indexes,
 	// indirect tables and mergeable buffers. Features are those of the rings and the buffers; the offloads are added to them. Transport, Memory and Wake are New's.
+	// For a hook that puts headers in front of frames (packet.Frame.Push) set Headroom: without it long frames are fewer, longer pieces.
 	Driver virtionet.DriverConfig
 }
 
