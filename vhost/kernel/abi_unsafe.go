@@ -47,8 +47,8 @@ const maxRegions = 8
 
 // The requests.
 const (
-	reqGetFeatures       = dirRead | 8<<16 | vhostVirtio | 0x00
-	reqSetFeatures       = dirWrite | 8<<16 | vhostVirtio | 0x00
+	reqGetFeatures       = dirRead | 8<<16 | vhostVirtio // number 0x00, as the next
+	reqSetFeatures       = dirWrite | 8<<16 | vhostVirtio
 	reqSetOwner          = dirNone | vhostVirtio | 0x01
 	reqSetMemTable       = dirWrite | 8<<16 | vhostVirtio | 0x03
 	reqNewWorker         = dirRead | 4<<16 | vhostVirtio | 0x08

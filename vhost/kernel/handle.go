@@ -64,19 +64,3 @@ func (h *Handle) Close() error {
 	h.fd = -1
 	return err
 }
-
-// Probe finds out whether the device can be used, and tells about it: the features that it offers.
-func Probe() (features uint64, err error) {
-	h, err := Open(Path)
-	if err != nil {
-		return 0, err
-	}
-	defer h.Close()
-	if err := h.SetOwner(); err != nil {
-		return 0, fmt.Errorf("%s: set owner: %w", Path, err)
-	}
-	if features, err = h.Features(); err != nil {
-		return 0, fmt.Errorf("%s: get features: %w", Path, err)
-	}
-	return features, nil
-}

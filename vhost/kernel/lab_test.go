@@ -14,7 +14,12 @@ func TestKernel(t *testing.T) {
 	if out, err := exec.Command("modprobe", "vhost_net").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	f, err := kernel.Probe()
+	h, err := kernel.Open(kernel.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	f, err := h.Features()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,11 +28,6 @@ func TestKernel(t *testing.T) {
 	if f&need != need {
 		t.Errorf("features %#x, want %#x", f, need)
 	}
-	h, err := kernel.Open(kernel.Path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer h.Close()
 	if _, err := h.NewWorker(); err == nil {
 		t.Error("a device without an owner gets a thread")
 	}
