@@ -26,7 +26,6 @@ var (
 	tapPath   = vhostPath{"vasta-tap", []string{"--vhost", "off"}}
 	vhostsWay = vhostPath{"vasta-vhost", []string{"--vhost", "on"}}
 	pagesWay  = vhostPath{"vasta-vhost-4k", []string{"--vhost", "on", "--vhost-tuning", "buffer=4096,receive=256"}}
-	threads   = vhostPath{"vasta-vhost-workers", []string{"--vhost", "on", "--vhost-tuning", "workers"}}
 	pollPath  = vhostPath{"vasta-vhost-poll", []string{"--vhost", "on", "--vhost-tuning", "poll=50"}}
 
 	transmitSizes = []int{64, 256, 1024, 4096}
@@ -43,7 +42,7 @@ func (p vhostPath) subject(bin string, queues int) *subject {
 
 // vhostSubjects are all of them.
 func vhostSubjects(bin string) (all []*subject) {
-	for _, p := range []vhostPath{tapPath, vhostsWay, pagesWay, threads, pollPath} {
+	for _, p := range []vhostPath{tapPath, vhostsWay, pagesWay, pollPath} {
 		all = append(all, p.subject(bin, 1))
 	}
 	for _, size := range transmitSizes {
@@ -83,7 +82,7 @@ func vhostLoads() []load {
 			name: "vhost-" + name, title: title, unit: unit, lowerIsBetter: lower, phase: p, when: whenLabNamed, who: who, inSession: do,
 		})
 	}
-	paths := named(tapPath.name, vhostsWay.name, pagesWay.name, threads.name, pollPath.name, pastaName, vethName)
+	paths := named(tapPath.name, vhostsWay.name, pagesWay.name, pollPath.name, pastaName, vethName)
 	two := named(tapPath.name, vhostsWay.name, pollPath.name, pastaName, vethName)
 	for _, d := range directions {
 		add("1-"+d.name, "TCP 1 stream, MTU 65520, "+d.title, "Gbit/s", false, phaseVHost, paths, linkThroughput(1, d.down))

@@ -214,7 +214,7 @@ var Table = []Option{
 		Help: "Let the kernel's vhost-net move the frames of the link: auto where /dev/vhost-net can be used, on or not at all", Default: "off",
 		set: setVHost},
 	{Name: "vhost-tuning", Arg: RequiredArg, ArgName: "KEY=VALUE,...", Section: SectionLimits, Commands: network,
-		Help: "Rings of vhost-net: receive=N, transmit=N (descriptors), buffer=BYTES, poll=MICROSECONDS, workers (a thread for each ring)",
+		Help: "Rings of vhost-net: receive=N, transmit=N (descriptors), buffer=BYTES, poll=MICROSECONDS, workers (a thread for each ring, where the kernel can)",
 		set:  setVHostTuning},
 	{Name: "budget", Arg: RequiredArg, ArgName: "BYTES", Section: SectionLimits, Commands: network,
 		Help: "Memory that all connections together may promise and hold; K, M or G may follow", Default: fmt.Sprintf("%dM", DefaultBudget>>20),

@@ -48,7 +48,7 @@ type Tuning struct {
 	Transmit int // descriptors of the transmit ring; 0: 1024
 	Buffer   int // bytes of a receive buffer, of which a frame may take several; 0: as many as the longest frame needs, so that each takes one
 
-	Workers  bool          // a thread of the kernel's for each ring, where it can (Linux 6.4), instead of one for both
+	Workers  bool          // a thread of the kernel's for each ring, where it can (Debian's 6.1 and 6.12 cannot), instead of one for both
 	BusyPoll time.Duration // how long the kernel's thread looks for more before it sleeps
 }
 

@@ -19,7 +19,7 @@ type Config struct {
 	TAP   int   // stays the caller's, and open as long as the device is
 	Call  int   // an eventfd that the kernel writes to when a ring has something for the driver; the caller's
 
-	// Workers gives each ring a thread of the kernel's, where it can (Linux 6.4), instead of one for both.
+	// Workers gives each ring a thread of the kernel's, where its vhost-net can (6.1 and 6.12 cannot), instead of one for both.
 	Workers bool
 	// BusyPoll is how long the kernel's thread looks for more before it sleeps, in whole microseconds; 0: not at all.
 	BusyPoll time.Duration
