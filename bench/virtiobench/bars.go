@@ -54,7 +54,7 @@ func judge(r *Results) (bars []Bar) {
 		})
 	}
 	zero := func(x float64) bool { return x == 0 }
-	for _, m := range []string{"small", "mergeable"} {
+	for _, m := range []string{"small", "small-8", "mergeable", "mergeable-8"} {
 		row := "pool-" + m
 		add(row, m+": general arena / pool, ns each, lower end of the 95 % interval", "> 1.04", []string{"general arena", "pool"}, func() (float64, bool) {
 			low := lowerEnd(r.row(row).pairs("general arena", "pool"))

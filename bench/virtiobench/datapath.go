@@ -101,27 +101,49 @@ func toDriver(ctx context.Context, s setup, d time.Duration) (Sample, error) {
 	if err != nil {
 		return Sample{}, err
 	}
-	perSecond, err := b.run(ctx, d, b.deliverer(s), b.receiver(s))
-	pair := b.driver.Pairs()[0]
-	rx, pool := pair.ReceiveStats(), pair.Pool.Stats()
+	perSecond, err := b.run(ctx, d, b.round(s, b.deliverer), b.round(s, b.receiver))
+	var posted, used, hold, release, slow uint64
+	for _, pair := range b.driver.Pairs() {
+		rx, pool := pair.ReceiveStats(), pair.Pool.Stats()
+		posted, used = posted+rx.Posted, used+rx.Used
+		hold, release, slow = hold+pool.Hold(), release+pool.Release(), slow+pool.AllocSlow
+	}
 	if err = errors.Join(err, b.close(), moved(perSecond)); err != nil {
 		return Sample{}, err
 	}
 	sample := b.sample(perSecond, s.frame)
-	sample.Extra["used_of_posted"] = float64(rx.Used) / float64(max(rx.Posted, 1))
+	sample.Extra["used_of_posted"] = float64(used) / float64(max(posted, 1))
 	sample.Extra["refused"] = float64(b.refuse)
 	if !s.general {
-		sample.Extra["recycled"] = float64(pool.Release()) / float64(max(pool.Hold(), 1))
-		sample.Extra["slow"] = float64(pool.AllocSlow - b.slow)
+		sample.Extra["recycled"] = float64(release) / float64(max(hold, 1))
+		sample.Extra["slow"] = float64(slow - b.slow)
 	}
 	maps, _ := b.arena.Mapped()
 	sample.Extra["maps"] = float64(maps)
 	return sample, nil
 }
 
+// round goes round the pairs, each of which has an end of its own.
+func (b *bed) round(s setup, end func(s setup, pair int) func() error) func() error {
+	if s.queues <= 1 {
+		return end(s, 0)
+	}
+	ends := make([]func() error, s.queues)
+	for i := range ends {
+		ends[i] = end(s, i)
+	}
+	at := 0
+	return func() error {
+		if at++; at >= len(ends) {
+			at = 0
+		}
+		return ends[at]()
+	}
+}
+
 // deliverer is the device as a generator: it writes each frame, and copies it into the driver's buffers.
-func (b *bed) deliverer(s setup) func() error {
-	pair := b.device.Pairs()[0]
+func (b *bed) deliverer(s setup, index int) func() error {
+	pair := b.device.Pairs()[index]
 	size := burst
 	if s.bursts > 0 {
 		size = s.bursts
@@ -161,11 +183,13 @@ func (b *bed) deliverer(s setup) func() error {
 }
 
 // receiver is the driver as a sink. With a hook, that drops everything; without, every frame is a batch's until the next.
-func (b *bed) receiver(s setup) func() error {
-	pair := b.driver.Pairs()[0]
+func (b *bed) receiver(s setup, index int) func() error {
+	pair := b.driver.Pairs()[index]
 	var x struct {
 		_      apart
 		frames [2 * burst]packet.Frame
+		next   uint64 // the number that this pair waits for
+		warm   bool
 		_      apart
 	}
 	out := make([]byte, 64<<10)
@@ -173,11 +197,11 @@ func (b *bed) receiver(s setup) func() error {
 		n, err := pair.Receive(x.frames[:])
 		for i := range x.frames[:n] {
 			f := &x.frames[i]
-			if seq := number(f.Bufs[0]); seq != b.next {
+			if seq := number(f.Bufs[0]); seq != x.next {
 				b.wrong++
-				b.next = seq
+				x.next = seq
 			}
-			b.next++
+			x.next++
 			if s.copies {
 				f.CopyAt(out, 0)
 			}
@@ -185,8 +209,9 @@ func (b *bed) receiver(s setup) func() error {
 		if n > 0 {
 			b.kept += uint64(n)
 		}
-		if b.slow == 0 && b.kept > warmFrames {
-			b.slow = pair.Pool.Stats().AllocSlow
+		if !x.warm && b.kept > warmFrames*uint64(max(1, s.queues)) {
+			x.warm = true
+			b.slow += pair.Pool.Stats().AllocSlow
 		}
 		b.count.Store(b.kept)
 		return err

@@ -79,13 +79,19 @@ func rows() (list []row) {
 		name string
 		f    virtionet.Features
 	}{{"small", 0}, {"mergeable", mergeable}} {
-		view := setup{frame: 64, features: m.f, hook: dropView, copyBreak: noBreak}
-		general := view
-		general.general = true
-		list = append(list, row{
-			name: "pool-" + m.name, table: tableS0, title: m.name + ", 64 B, dropped by the hook", unit: "ns each", paired: true, turns: 5,
-			subjects: []subject{nsEach(receiving("pool", view)), nsEach(receiving("general arena", general))},
-		})
+		for _, queues := range []int{1, 8} {
+			view := setup{queues: queues, frame: 64, features: m.f, hook: dropView, copyBreak: noBreak}
+			general := view
+			general.general = true
+			r := row{
+				name: "pool-" + m.name, table: tableS0, title: m.name + ", 64 B, dropped by the hook", unit: "ns each", paired: true, turns: 5,
+				subjects: []subject{nsEach(receiving("pool", view)), nsEach(receiving("general arena", general))},
+			}
+			if queues > 1 {
+				r.name, r.title = fmt.Sprintf("%s-%d", r.name, queues), fmt.Sprintf("%s, %d queues that both ends go round", r.title, queues)
+			}
+			list = append(list, r)
+		}
 	}
 	list = append(list, flowRows()...)
 	for _, m := range []struct {

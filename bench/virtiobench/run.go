@@ -25,6 +25,7 @@ const burst = 32
 // setup is one datapath: a driver and a device, joined in this process.
 type setup struct {
 	features  virtionet.Features // beside base
+	queues    int                // pairs, all in use, that both ends go round; 0: 1
 	ring      int                // descriptors; 0: 256
 	frame     int                // bytes
 	copyBreak int                // as in DriverConfig
@@ -58,7 +59,7 @@ type bed struct {
 	kept   uint64        // ... that are not in count yet
 	wrong  uint64        // frames out of sequence, or with other bytes
 	next   uint64        // the number that the sink waits for
-	slow   uint64        // slow allocations of the pool by the time that the sink was warm
+	slow   uint64        // slow allocations of the pools by the time that the sink was warm
 	allocs uint64        // objects that the whole process has put on the heap while it was measured
 	copied time.Duration // what the sink has spent on copying
 	sinkOn time.Duration // how long the sink has run
@@ -71,14 +72,18 @@ type apart [128]byte
 // newBed makes a datapath.
 func newBed(s setup) (b *bed, err error) {
 	b = &bed{}
-	if b.device, err = virtionet.NewDevice(virtionet.DeviceConfig{Config: virtionet.Config{MTU: 1500, MaxPairs: 1}}); err != nil {
+	queues := max(1, s.queues)
+	if b.device, err = virtionet.NewDevice(virtionet.DeviceConfig{Config: virtionet.Config{MTU: 1500, MaxPairs: uint16(queues)}}); err != nil {
 		return nil, err
 	}
 	if b.arena, err = pagepool.NewArena(64 << 20); err != nil {
 		return nil, err
 	}
 	c := virtionet.DriverConfig{
-		Transport: b.device, Features: base | s.features, Pairs: 1, QueueSize: s.ring, Arena: b.arena, CopyBreak: s.copyBreak, Headroom: s.headroom,
+		Transport: b.device, Features: base | s.features, Pairs: queues, QueueSize: s.ring, Arena: b.arena, CopyBreak: s.copyBreak, Headroom: s.headroom,
+	}
+	if queues > 1 {
+		c.Features |= virtionet.CtrlVQ | virtionet.MQ
 	}
 	if s.general {
 		general := newGeneral(b.arena)
@@ -87,8 +92,10 @@ func newBed(s setup) (b *bed, err error) {
 	if s.hook != nil {
 		c.Hook = func(int) packet.Hook { return s.hook(b) }
 	}
-	b.driver, err = virtionet.NewDriver(c)
-	return b, err
+	if b.driver, err = virtionet.NewDriver(c); err != nil || queues == 1 {
+		return b, err
+	}
+	return b, b.driver.SetPairs(context.Background(), queues)
 }
 
 // close ends the datapath; nothing may be held any more.

@@ -107,7 +107,25 @@ func Boot(ctx context.Context, cfg Config) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
+	for attempt := 1; ; attempt++ {
+		m, err := bootOnce(ctx, cfg, img)
+		if !errors.Is(err, errEnded) || attempt == bootAttempts || ctx.Err() != nil {
+			return m, err
+		}
+		fmt.Fprintf(cfg.Log, "%v\nbooting again\n", err)
+	}
+}
+
+// bootAttempts is how often a guest may end before it is up. QEMU emulates processors in threads of their own, and at times one of them runs over code that another is
+// changing: the kernel then stops at its own breakpoint ("Oops: int3"), seen once in some hundred boots on a busy machine.
+const bootAttempts = 3
+
+// errEnded says that QEMU has ended before the guest was up.
+var errEnded = errors.New("the guest ended before it was up")
+
+func bootOnce(ctx context.Context, cfg Config, img image.Image) (*Machine, error) {
 	m := &Machine{gone: make(chan struct{}), commands: make(map[uint64]*running)}
+	var err error
 	if m.dir, err = os.MkdirTemp("", "lab-machine-*"); err != nil {
 		return nil, fmt.Errorf("machine: %w", err)
 	}
@@ -140,7 +158,7 @@ func (m *Machine) boot(ctx context.Context, cfg Config, img image.Image) error {
 		return fmt.Errorf("the guest does not answer %v after it was started", bootLimit)
 	case err != nil:
 		m.stopEmulator()
-		return fmt.Errorf("the guest ended before it was up: %w", errors.Join(err, m.gonErr, ctx.Err()))
+		return fmt.Errorf("%w: %w", errEnded, errors.Join(err, m.gonErr, ctx.Err()))
 	case !first.Ready:
 		return fmt.Errorf("the guest's first report is %+v", first)
 	}
