@@ -2,7 +2,6 @@ package netbench
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +9,8 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+
+	"github.com/vasta-net/vasta/bench/internal/command"
 )
 
 // Exit statuses of Main.
@@ -35,14 +36,8 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		return fail(stderr, err)
 	}
-	if o.JSON != "" {
-		data, err := json.MarshalIndent(results, "", "  ")
-		if err == nil {
-			err = os.WriteFile(o.JSON, append(data, '\n'), 0o644)
-		}
-		if err != nil {
-			return fail(stderr, fmt.Errorf("option --json: %w", err))
-		}
+	if err := command.WriteJSON(o.JSON, results); err != nil {
+		return fail(stderr, err)
 	}
 	if o.Markdown != "" {
 		if err := os.WriteFile(o.Markdown, []byte(markdown(results)), 0o644); err != nil {

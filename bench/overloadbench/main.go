@@ -4,7 +4,6 @@ package overloadbench
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -16,6 +15,7 @@ import (
 	"syscall"
 	"text/tabwriter"
 
+	"github.com/vasta-net/vasta/bench/internal/command"
 	"golang.org/x/sys/unix"
 )
 
@@ -86,7 +86,7 @@ type RowResult struct {
 func Main(args []string, stdout, stderr io.Writer) int {
 	o, err := parseOptions(args)
 	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintf(stdout, usage, rowNames())
+		fmt.Fprintf(stdout, usage, rows())
 		return exitMet
 	}
 	if err != nil {
@@ -98,14 +98,8 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		return fail(stderr, err)
 	}
-	if o.json != "" {
-		data, err := json.MarshalIndent(results, "", "  ")
-		if err == nil {
-			err = os.WriteFile(o.json, append(data, '\n'), 0o644)
-		}
-		if err != nil {
-			return fail(stderr, fmt.Errorf("option --json: %w", err))
-		}
+	if err := command.WriteJSON(o.json, results); err != nil {
+		return fail(stderr, err)
 	}
 	missed, err := report(stdout, results)
 	if err != nil {
@@ -152,35 +146,11 @@ func parseOptions(args []string) (o Options, err error) {
 	if o.Quick {
 		o.Count = 200_000
 	}
-	for _, name := range o.Only {
-		if len(selected([]string{name})) == 0 {
-			return o, fmt.Errorf("option --only: no row is named %q; rows are %s", name, rowNames())
-		}
-	}
-	return o, nil
+	return o, rows().Check(o.Only)
 }
 
-// selected are the rows whose names begin with one of only; all when there are none.
-func selected(only []string) (list []row) {
-	for _, r := range rows() {
-		ok := len(only) == 0
-		for _, name := range only {
-			ok = ok || strings.HasPrefix(r.name, name)
-		}
-		if ok {
-			list = append(list, r)
-		}
-	}
-	return list
-}
-
-func rowNames() string {
-	var names []string
-	for _, r := range rows() {
-		names = append(names, r.name)
-	}
-	return strings.Join(names, ", ")
-}
+// RowName implements what command.Rows asks for.
+func (r row) RowName() string { return r.name }
 
 // measure runs all rows.
 func measure(ctx context.Context, o Options, progress io.Writer) (*Results, error) {
@@ -192,7 +162,7 @@ func measure(ctx context.Context, o Options, progress io.Writer) (*Results, erro
 	r.Machine.Processors, r.Machine.Go = runtime.NumCPU(), runtime.Version()
 	// Producers and consumers are threads that hardly ever wait in the kernel: without a P for each, and some, they would wait for each other's.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(12))
-	list := selected(o.Only)
+	list := rows().Named(o.Only)
 	for i, x := range list {
 		if !o.quiet {
 			fmt.Fprintf(progress, "row %d of %d: %s\n", i+1, len(list), x.title)

@@ -3,6 +3,8 @@ package overloadbench
 import (
 	"context"
 	"fmt"
+
+	"github.com/vasta-net/vasta/bench/internal/command"
 )
 
 // Sizes of the rows.
@@ -27,7 +29,7 @@ type row struct {
 }
 
 // rows are all of them.
-func rows() (list []row) {
+func rows() (list command.Rows[row]) {
 	subjects := []struct {
 		name, title string
 		open        func(setup) (bed, error)

@@ -4,7 +4,6 @@ package virtiobench
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -16,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/vasta-net/vasta/bench/internal/command"
 )
 
 // Exit statuses of Main.
@@ -65,7 +66,7 @@ type Options struct {
 func Main(args []string, stdout, stderr io.Writer) int {
 	o, err := parseOptions(args)
 	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintf(stdout, usage, rowNames())
+		fmt.Fprintf(stdout, usage, rows())
 		return exitMet
 	}
 	if err != nil {
@@ -77,14 +78,8 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		return fail(stderr, err)
 	}
-	if o.json != "" {
-		data, err := json.MarshalIndent(results, "", "  ")
-		if err == nil {
-			err = os.WriteFile(o.json, append(data, '\n'), 0o644)
-		}
-		if err != nil {
-			return fail(stderr, fmt.Errorf("option --json: %w", err))
-		}
+	if err := command.WriteJSON(o.json, results); err != nil {
+		return fail(stderr, err)
 	}
 	if o.html != "" {
 		var b bytes.Buffer
@@ -141,35 +136,11 @@ func parseOptions(args []string) (o Options, err error) {
 	if o.Quick {
 		o.Rounds, o.Duration = 3, 150*time.Millisecond
 	}
-	for _, name := range o.Only {
-		if len(selected([]string{name})) == 0 {
-			return o, fmt.Errorf("option --only: no row is named %q; rows are %s", name, rowNames())
-		}
-	}
-	return o, nil
+	return o, rows().Check(o.Only)
 }
 
-// selected are the rows whose names begin with one of only; all when there are none.
-func selected(only []string) (list []row) {
-	for _, r := range rows() {
-		ok := len(only) == 0
-		for _, name := range only {
-			ok = ok || strings.HasPrefix(r.name, name)
-		}
-		if ok {
-			list = append(list, r)
-		}
-	}
-	return list
-}
-
-func rowNames() string {
-	var names []string
-	for _, r := range rows() {
-		names = append(names, r.name)
-	}
-	return strings.Join(names, ", ")
-}
+// RowName implements what command.Rows asks for.
+func (r row) RowName() string { return r.name }
 
 // measure runs all rows, in rounds. Rows without a paired bar have one round when it has to be quick.
 func measure(ctx context.Context, o Options, progress io.Writer) (*Results, error) {
@@ -177,7 +148,7 @@ func measure(ctx context.Context, o Options, progress io.Writer) (*Results, erro
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	// Two threads spin: without more Ps than that, whoever waits for the time or collects garbage would take one away from them.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(runtime.NumCPU() + 2))
-	list := selected(o.Only)
+	list := rows().Named(o.Only)
 	results := newResults(o, list)
 	repeats := results.planned() / 4 // the run may become longer by so much
 	for round := range o.Rounds {

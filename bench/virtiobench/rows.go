@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/vasta-net/vasta/bench/internal/command"
 	virtionet "github.com/vasta-net/vasta/virtio/net"
 )
 
@@ -74,7 +75,7 @@ func nsEach(s subject) subject {
 const noBreak = -1
 
 // rows are all that is measured.
-func rows() (list []row) {
+func rows() (list command.Rows[row]) {
 	for _, m := range []struct {
 		name string
 		f    virtionet.Features
