@@ -3,7 +3,6 @@
 package vhostnet_test
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"log/slog"
@@ -54,19 +53,7 @@ func TestKernelGivesUp(t *testing.T) {
 	want := numbered(9, 1400)
 	want[12], want[13] = 0x88, 0xb5
 	for rebuilds := range uint64(10) {
-		for range 3 {
-			guest.send(t, want)
-			if got := r.receive(t); !bytes.Equal(got[0], want) {
-				t.Fatalf("%d bytes came from the guest, or others", len(got[0]))
-			}
-			if !r.q.Send(&link.Out{Head: want[:60], Payload: [][]byte{want[60:]}}) {
-				t.Fatal("full")
-			}
-			r.q.Flush()
-			if got := guest.receive(t); !bytes.Equal(got, want) {
-				t.Fatalf("%d bytes came to the guest, or others", len(got))
-			}
-		}
+		r.exchange(t, guest, want)
 		var frames [8]packet.Frame
 		for r.q.Counters().Rebuilds == rebuilds {
 			idx := device.areas[kernel.RX].Driver[2:4]

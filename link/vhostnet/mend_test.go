@@ -132,19 +132,7 @@ func TestWithoutRings(t *testing.T) {
 			}
 			want := numbered(5, 900)
 			want[12], want[13] = 0x88, 0xb5 // an EtherType for experiments, which the kernel leaves alone
-			for range 3 {
-				guest.send(t, want)
-				if got := r.receive(t); !bytes.Equal(got[0], want) {
-					t.Fatalf("%d bytes came from the guest, or others", len(got[0]))
-				}
-				if !r.q.Send(&link.Out{Head: want[:60], Payload: [][]byte{want[60:]}}) {
-					t.Fatal("full")
-				}
-				r.q.Flush()
-				if got := guest.receive(t); !bytes.Equal(got, want) {
-					t.Fatalf("%d bytes came to the guest, or others", len(got))
-				}
-			}
+			r.exchange(t, guest, want)
 			if text := r.log.String(); strings.Count(text, "level=ERROR") != 1 {
 				t.Errorf("log:\n%s", text)
 			}

@@ -143,6 +143,24 @@ func (r *rig) receive(t *testing.T) [][]byte {
 	}
 }
 
+// exchange has a frame go both ways between a real TAP's other end and the queue, three times.
+func (r *rig) exchange(t *testing.T, guest guest, want []byte) {
+	t.Helper()
+	for range 3 {
+		guest.send(t, want)
+		if got := r.receive(t); !bytes.Equal(got[0], want) {
+			t.Fatalf("%d bytes came from the guest, or others", len(got[0]))
+		}
+		if !r.q.Send(&link.Out{Head: want[:60], Payload: [][]byte{want[60:]}}) {
+			t.Fatal("full")
+		}
+		r.q.Flush()
+		if got := guest.receive(t); !bytes.Equal(got, want) {
+			t.Fatalf("%d bytes came to the guest, or others", len(got))
+		}
+	}
+}
+
 // works says whether frames pass in both directions.
 func (r *rig) works(t *testing.T) {
 	t.Helper()
