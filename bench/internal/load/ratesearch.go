@@ -45,7 +45,7 @@ func (p Probe) Carried() bool {
 // Run searches: floods tell in which region, then the region is halved again and again, in proportion.
 func (s Search) Run() (Found, error) {
 	var f Found
-	low, high := 0.0, 0.0
+	high := 0.0
 	for range searchFloods {
 		p, err := s.probe(&f, 0)
 		if err != nil {
@@ -58,7 +58,8 @@ func (s Search) Run() (Found, error) {
 			high = max(high, p.Offered())
 		}
 	}
-	if low = f.Best.Offered(); low == 0 {
+	low := f.Best.Offered()
+	if low == 0 {
 		low = max(f.Flood.Received()*searchFloor, 1/s.Stream.Duration.Seconds())
 	}
 	if high > 0 {
