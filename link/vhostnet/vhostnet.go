@@ -76,7 +76,7 @@ type Queue struct {
 	bell   int // an eventfd: Fd
 	device *kernel.Device
 	watch  *watch
-	learns bool // link.Features.Learns: what vhost-net sends teaches the tun driver as a write does
+	tap    *tap.Queue // the TAP itself; nil when TAP is none, as in tests
 
 	// inner is what frames go through: the rings, or the TAP itself.
 	inner  link.Queue
@@ -110,10 +110,8 @@ func New(c Config) (q *Queue, err error) {
 		}
 	}()
 	if ifr, e := unix.NewIfreq(""); e == nil && unix.IoctlIfreq(c.TAP, unix.TUNGETIFF, ifr) == nil {
-		q.learns = ifr.Uint16()&unix.IFF_MULTI_QUEUE != 0
-		// The header's fields are little-endian on every machine (VERSION_1), and the tun driver's are not by themselves.
-		if err := unix.IoctlSetPointerInt(c.TAP, unix.TUNSETVNETLE, 1); err != nil {
-			return nil, errors.Join(fmt.Errorf("link/vhostnet: cannot make the virtio-net header little-endian: %w", err), c.Device.Close())
+		if q.tap, err = tap.New(c.TAP, c.Offloads); err != nil {
+			return nil, errors.Join(fmt.Errorf("link/vhostnet: %w", err), c.Device.Close())
 		}
 	}
 	if q.bell, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
@@ -180,14 +178,18 @@ func (q *Queue) makeRings() error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("link/vhostnet: %w", err), free())
 	}
-	v := virtio.New(virtio.Config{Pair: d.Pairs()[0], Fd: q.bell, Gone: &q.gone, Again: true, Close: func() error {
+	over := virtio.Config{Pair: d.Pairs()[0], Fd: q.bell, Gone: &q.gone, Again: true, Close: func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
 		defer cancel()
 		if err := d.Close(ctx); err != nil {
 			return err // a device that may still use it keeps its memory
 		}
 		return free()
-	}})
+	}}
+	if q.tap != nil {
+		over.Direct = q.tap
+	}
+	v := virtio.New(over)
 	if q.lender != nil {
 		v.Borrow(q.lender, q.lenderBase)
 	}
@@ -208,7 +210,8 @@ func (q *Queue) Fd() int { return q.bell }
 // Features implements link.Queue.
 func (q *Queue) Features() link.Features {
 	f := q.config.Offloads
-	f.Again, f.Learns = true, q.learns
+	f.Again = true
+	f.Learns = q.tap != nil && q.tap.Features().Learns // what vhost-net sends teaches the tun driver as a write does
 	return f
 }
 
@@ -228,6 +231,8 @@ func (q *Queue) Receive(frames []packet.Frame) (int, error) {
 	}
 	return q.inner.Receive(frames)
 }
+
+var errNoTAP = errors.New("there is no TAP behind the rings")
 
 var errGivenUp = errors.New("the kernel has given it up")
 
@@ -261,9 +266,9 @@ func (q *Queue) fallBack(cause, err error) {
 		q.log.Error("vhost-net", "error", e)
 	}
 	q.device = nil
-	t, err := tap.New(q.config.TAP, q.config.Offloads)
-	if err == nil {
-		q.inner, q.direct = t, true
+	err = errNoTAP
+	if q.tap != nil {
+		q.inner, q.direct = q.tap, true
 		err = q.watch.askFrames()
 	}
 	if err != nil {
@@ -318,6 +323,11 @@ func (q *Queue) Counters() link.Counters {
 	c.Writes += now.Writes
 	c.Refused += now.Refused
 	c.Descriptors += now.Descriptors
+	if q.tap != nil && !q.direct { // short frames have gone past the rings
+		past := q.tap.Counters()
+		c.Writes += past.Writes
+		c.Refused += past.Refused
+	}
 	c.Rebuilds = q.rebuilds
 	return c
 }
@@ -336,6 +346,9 @@ func (q *Queue) Close() error {
 func (q *Queue) closeTAP() error {
 	if q.direct {
 		return nil
+	}
+	if q.tap != nil {
+		return q.tap.Close()
 	}
 	return unix.Close(q.config.TAP)
 }

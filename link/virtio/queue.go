@@ -44,6 +44,9 @@ type Config struct {
 	Gone *atomic.Bool
 	// Again is Features.Again. With it, a queue that is never empty is never asked to write to Fd, and the buffers of a batch go back before anybody sleeps.
 	Again bool
+	// Direct sends a frame by a system call of its own, past the ring, and answers as link.Queue does. A short frame that is alone takes this way while the device has no other:
+	// a kick is a system call as well, and wakes a thread that would do no more than this one. nil: all go through the ring.
+	Direct interface{ Send(out *link.Out) bool }
 	// Close ends what the pair belongs to. The queue does not touch the pair any more.
 	Close func() error
 }
@@ -62,6 +65,7 @@ type Queue struct {
 
 	outs  []virtionet.Out // that wait to be given to the device
 	rests [batch][maxRest]pagepool.Piece
+	past  link.Out // that goes past the ring
 
 	lender *pagepool.Pool // of payload that is not copied; nil: all is
 
@@ -287,6 +291,9 @@ func (q *Queue) cut(n int) (pagepool.Piece, bool) {
 
 // push gives the device the frames that wait, and takes the memory of others back. False says that the ring has no room for all of them.
 func (q *Queue) push() bool {
+	if len(q.outs) == 1 && q.direct(&q.outs[0]) {
+		q.drop(1)
+	}
 	for len(q.outs) > 0 {
 		n, err := q.Pair.Send(q.outs)
 		q.drop(n)
@@ -303,6 +310,24 @@ func (q *Queue) push() bool {
 			}
 		}
 	}
+	return true
+}
+
+// direct sends a frame past the ring, if it is short and would not overtake any.
+func (q *Queue) direct(o *virtionet.Out) bool {
+	if q.Direct == nil || o.Head.Len >= inPlace || len(o.Rest) > 0 {
+		return false
+	}
+	if q.Pair.Unsent() > 0 {
+		if q.Pair.Reclaim(); q.Pair.Unsent() > 0 {
+			return false
+		}
+	}
+	q.past.Hdr, q.past.Head = o.Hdr, q.pool.PieceBytes(o.Head)[q.Pair.HdrLen():]
+	if !q.Direct.Send(&q.past) {
+		return false
+	}
+	q.pool.Put(o.Head.Page)
 	return true
 }
 
