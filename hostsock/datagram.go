@@ -30,6 +30,11 @@ func (s *System) OpenUDP(from Origin, to netip.AddrPort, dual bool) (int, Errno)
 	return fd, 0
 }
 
+// AdoptUDP implements Host.
+func (s *System) AdoptUDP(fd int, at netip.AddrPort) Errno {
+	return s.openUDP(fd, Origin{Addr: at, Exclusive: true}, netip.AddrPort{}, false)
+}
+
 func (s *System) openUDP(fd int, from Origin, to netip.AddrPort, dual bool) Errno {
 	if err := s.bindDevice(fd, from.Device); err != 0 {
 		return err

@@ -62,6 +62,10 @@ type Host interface {
 	Listen(fd int) Errno
 	// Unlisten ends that: connections that were not accepted are reset, and further ones refused. The socket stays bound.
 	Unlisten(fd int) Errno
+	// AdoptTCP has a TCP socket that somebody else has opened, in another network namespace for one, listen at an address; AdoptUDP binds a UDP socket. On
+	// error fd stays open.
+	AdoptTCP(fd int, at netip.AddrPort) Errno
+	AdoptUDP(fd int, at netip.AddrPort) Errno
 	// Accept takes one connection. peer has an IPv4-mapped address unmapped.
 	Accept(fd int) (conn int, peer netip.AddrPort, err Errno)
 	// Send writes the pieces in order, as one system call for up to 64 of them, and returns how many bytes were taken. The

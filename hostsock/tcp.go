@@ -89,6 +89,14 @@ func (s *System) BindTCP(at netip.AddrPort, device string, dual bool) (int, Errn
 	return fd, 0
 }
 
+// AdoptTCP implements Host.
+func (s *System) AdoptTCP(fd int, at netip.AddrPort) Errno {
+	if err := s.bindTCP(fd, at, "", false); err != 0 {
+		return err
+	}
+	return s.Listen(fd)
+}
+
 func (s *System) bindTCP(fd int, at netip.AddrPort, device string, dual bool) Errno {
 	// Accepted connections inherit these, so that accepting costs no system call for them.
 	if err := s.streamOptions(fd); err != 0 {

@@ -422,3 +422,41 @@ func TestListenLater(t *testing.T) {
 		})
 	}
 }
+
+// TestAdopt: sockets that somebody else has opened listen, and are bound, as those of our own.
+func TestAdopt(t *testing.T) {
+	for _, a := range []netip.Addr{loopback4, loopback6} {
+		t.Run(a.String(), func(t *testing.T) {
+			s := newSystem(t)
+			domain := unix.AF_INET
+			if a.Is6() {
+				domain = unix.AF_INET6
+			}
+			for _, kind := range []int{unix.SOCK_STREAM, unix.SOCK_DGRAM} {
+				var fds [2]int
+				var err error
+				for i := range fds {
+					if fds[i], err = unix.Socket(domain, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0); err != nil {
+						t.Fatal(err)
+					}
+					defer s.Close(fds[i])
+				}
+				adopt := s.AdoptTCP
+				if kind == unix.SOCK_DGRAM {
+					adopt = s.AdoptUDP
+				}
+				if err := adopt(fds[0], netip.AddrPortFrom(a, 0)); err != 0 {
+					t.Fatal(err)
+				}
+				if kind == unix.SOCK_STREAM {
+					if on, err := unix.GetsockoptInt(fds[0], unix.SOL_SOCKET, unix.SO_ACCEPTCONN); on == 0 {
+						t.Errorf("it does not listen (%v)", err)
+					}
+				}
+				if err := adopt(fds[1], localAddr(t, fds[0])); err != unix.EADDRINUSE {
+					t.Errorf("type %d: a port that another socket has: %v", kind, err)
+				}
+			}
+		})
+	}
+}

@@ -104,16 +104,19 @@ func (w *Worker) serveListeners() {
 // tcpAccept takes connections from a forwarded TCP port, and reports whether there may be more.
 func (w *Worker) tcpAccept(index int32) (again bool) {
 	l := &w.listeners[index]
-	half := w.halfOpenTo(l.port.To)
 	for range acceptRounds {
-		if half.Load() >= maxHalfOpen {
+		if w.crowded(l) {
 			w.hold(index)
 			return false
 		}
 		fd, peer, err := w.Host.Accept(l.fd)
 		switch err {
 		case 0:
-			w.tcpAccepted(l, fd, peer)
+			if l.port.Inside {
+				w.spliceAccepted(index, fd, peer)
+			} else {
+				w.tcpAccepted(l, fd, peer)
+			}
 		case unix.EAGAIN:
 			return false
 		case unix.ECONNABORTED, unix.EINTR, unix.EPROTO:
@@ -127,6 +130,14 @@ func (w *Worker) tcpAccept(index int32) (again bool) {
 		}
 	}
 	return true
+}
+
+// crowded reports whether enough connections through a port wait for their answer.
+func (w *Worker) crowded(l *listener) bool {
+	if l.port.Inside {
+		return l.pending >= maxHalfOpen
+	}
+	return w.halfOpenTo(l.port.To).Load() >= maxHalfOpen
 }
 
 // listenerFailed leaves the forwarded ports alone for a while: there is no use in trying again at once.

@@ -101,6 +101,8 @@ func (w *Worker) Close() error {
 			}
 			w.Stats.TCPClosed++
 			w.dropFlow(f)
+		case spliceFlow:
+			w.spliceAbort(f, whyClosed)
 		case udpFlow, icmpFlow:
 			w.closeDatagram(f, whyClosed)
 		}

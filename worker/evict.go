@@ -78,7 +78,9 @@ func (f *flowSlot) class() ageClass {
 		return answered
 	case f.kind == udpFlow:
 		return unanswered
-	case f.conn.Transitory():
+	case f.kind == spliceFlow && f.spliced != nil && f.spliced.conn.Open():
+		return established
+	case f.kind == spliceFlow, f.conn.Transitory():
 		return transitory
 	}
 	return established
@@ -143,7 +145,7 @@ func (f *flowSlot) has(what stats.Shortage) bool {
 	case stats.OfBudget:
 		return f.kind == tcpFlow && f.conn.Promised() > 0
 	case stats.OfSendMemory:
-		return f.kind == tcpFlow && f.conn.SendMemory() > 0
+		return f.kind == tcpFlow && f.conn.SendMemory() > 0 || f.kind == spliceFlow && f.spliced.conn.HeldBytes() > 0
 	}
 	return true
 }
@@ -151,7 +153,12 @@ func (f *flowSlot) has(what stats.Shortage) bool {
 // end ends a flow for the sake of another. It is gone when end returns, even if the link does not take the reset: the guest gets one for what it says
 // next.
 func (w *Worker) end(f *flowSlot) {
-	if f.kind != tcpFlow {
+	switch f.kind {
+	case tcpFlow:
+	case spliceFlow:
+		w.spliceAbort(f, whyEvicted)
+		return
+	default:
 		w.closeDatagram(f, whyEvicted)
 		return
 	}

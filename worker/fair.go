@@ -114,6 +114,8 @@ func (w *Worker) read(f *flowSlot) (cost int, again bool) {
 		return w.udpRead(f)
 	case dnsFlow:
 		return w.dnsRead(f)
+	case spliceFlow:
+		return w.spliceMove(f)
 	default:
 		return w.icmpRead(f)
 	}

@@ -63,6 +63,10 @@ func (w *Worker) relay(f *flowSlot, e *hostsock.SendError) {
 		w.Stats.Drop(stats.ICMPNoFlow)
 		return
 	}
+	if f.across { // nobody there can be told: errors come from a router, and loopback has none
+		w.Stats.Drop(sendReason(e.Err))
+		return
+	}
 	report, ok := icmp.Relayed(f.head.isIPv6, e.Type, e.Code, e.Info)
 	if !ok {
 		w.Stats.Drop(stats.UnknownProtocol)
@@ -127,6 +131,9 @@ func (w *Worker) quoteError(err hostsock.Errno) {
 
 // unreachable tells the guest that a flow's destination cannot be reached.
 func (w *Worker) unreachable(f *flowSlot, err hostsock.Errno) {
+	if f.across {
+		return
+	}
 	w.cannotReach(f.key.PeerAddrPort().Addr(), f.key.GuestAddrPort().Addr(), err, w.quoteFlow(f, hopLimit, nil))
 }
 

@@ -20,8 +20,24 @@ type listener struct {
 	port      forward.Port
 	guest     netip.AddrPort // of an endpoint (endpoint.go); a forwarded port leads to the guest's address of each family
 	flows     int            // UDP: that use the socket
+	pending   int            // TCP inside: connections that wait for the host
 	unsent    held           // UDP: what the socket does not take now
 	group     netip.AddrPort // of a group that the guest has joined (multicast.go)
+}
+
+// ForwardInside opens a port of the guest's loopback. fd is a socket of the guest's namespace, neither bound nor connected, which is the worker's from then on. It is
+// called before Run, or through Do.
+func (w *Worker) ForwardInside(p forward.Port, fd int, udp bool) hostsock.Errno {
+	adopt := w.Host.AdoptTCP
+	if udp {
+		adopt = w.Host.AdoptUDP
+	}
+	if err := adopt(fd, p.Listen); err != 0 {
+		w.Host.Close(fd)
+		return err
+	}
+	_, err := w.listen(fd, listener{udp: udp, listening: true, port: p})
+	return err
 }
 
 // Forward opens a forwarded port. One that is not Ready yet is bound only: connections are refused until SetReady. It is called before Run, or
@@ -76,7 +92,7 @@ func (w *Worker) listen(fd int, port listener) (index int32, err hostsock.Errno)
 // findListener returns the place of a port; -1 if it is not forwarded here.
 func (w *Worker) findListener(p *forward.Port, udp bool) int32 {
 	for i := range w.listeners {
-		if l := &w.listeners[i]; l.fd >= 0 && l.udp == udp && l.port.Listen == p.Listen && l.port.Device == p.Device {
+		if l := &w.listeners[i]; l.fd >= 0 && l.udp == udp && l.port.Listen == p.Listen && l.port.Device == p.Device && l.port.Inside == p.Inside {
 			return int32(i)
 		}
 	}
@@ -90,11 +106,13 @@ func (w *Worker) Unforward(p forward.Port, udp bool) bool {
 	if index < 0 {
 		return false
 	}
-	if udp {
-		for _, f := range w.flows {
-			if f.kind == udpFlow && f.owner == index {
-				w.closeDatagram(f, whyPortClosed)
-			}
+	for _, f := range w.flows {
+		switch {
+		case f.owner != index:
+		case f.kind == udpFlow:
+			w.closeDatagram(f, whyPortClosed)
+		case f.kind == spliceFlow:
+			f.owner = -1
 		}
 	}
 	w.closeListener(index)

@@ -8,7 +8,7 @@ import (
 	"github.com/vasta-net/vasta/hostsock"
 )
 
-var kindNames = [...]string{freeSlot: "none", tcpFlow: "TCP", udpFlow: "UDP", icmpFlow: "ICMP", dnsFlow: "resolver"}
+var kindNames = [...]string{freeSlot: "none", tcpFlow: "TCP", udpFlow: "UDP", icmpFlow: "ICMP", dnsFlow: "resolver", spliceFlow: "TCP"}
 
 var endings = [...]string{
 	tcp.NotOver: "closed", tcp.Finished: "finished", tcp.GuestReset: "reset by the guest",

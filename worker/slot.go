@@ -55,7 +55,9 @@ type flowSlot struct {
 	sentIn     uint32 // see senders
 	spoke      bool   // the guest has used the flow in this batch
 	dialed     bool   // somebody waits in Worker.dials to hear whether the guest accepts
-	usedAt     int64  // when it was last used, see usedEvery
+	across     bool   // UDP: from the namespace's loopback to the host's (splice_udp.go)
+	spliced    *spliced
+	usedAt     int64 // when it was last used, see usedEvery
 }
 
 type flowKind uint8
@@ -65,7 +67,8 @@ const (
 	tcpFlow
 	udpFlow
 	icmpFlow
-	dnsFlow // a socket toward a resolver, or the timer of the forwarder
+	dnsFlow    // a socket toward a resolver, or the timer of the forwarder
+	spliceFlow // a TCP connection from the namespace's loopback to the host's
 )
 
 // takeSlot takes a slot for a flow with the given key, and enters it into the table. nil says that there is no room.
@@ -92,7 +95,7 @@ func (w *Worker) takeSlot(kind flowKind, key flow.Key) *flowSlot {
 	*f = flowSlot{kind: kind, gen: f.gen + 1, index: f.index, key: key, fd: -1, owner: -1, rule: w.judge.rule, began: w.now, inDirty: f.inDirty, inLate: f.inLate}
 	w.used(f)
 	w.levels(kind, 1)
-	if kind == tcpFlow {
+	if kind == tcpFlow || kind == spliceFlow {
 		w.weigh(f)
 	}
 	if w.talks {
@@ -131,7 +134,7 @@ func (w *Worker) levels(kind flowKind, n int) {
 	s.Flows += d
 	s.PeakFlows = max(s.PeakFlows, s.Flows)
 	switch kind {
-	case tcpFlow:
+	case tcpFlow, spliceFlow:
 		s.TCPFlows += d
 	case udpFlow:
 		s.UDPFlows += d

@@ -112,7 +112,7 @@ func (w *Worker) datagramOpened(f *flowSlot, fd int, err hostsock.Errno) *flowSl
 		if w.talks {
 			w.logRefused(f, err)
 		}
-		if openReason(err) == stats.HostUnreachable {
+		if openReason(err) == stats.HostUnreachable && !f.across {
 			w.quoteError(err)
 		}
 		w.closeDatagram(f, openReason(err).String())
@@ -157,6 +157,8 @@ func (w *Worker) touch(f *flowSlot) {
 
 func (w *Worker) idleLimit(f *flowSlot) int64 {
 	switch {
+	case f.kind == spliceFlow:
+		return w.IdleLimit
 	case f.kind == icmpFlow:
 		return w.ICMPIdle
 	case f.answered:
@@ -165,10 +167,14 @@ func (w *Worker) idleLimit(f *flowSlot) int64 {
 	return w.UDPFirst
 }
 
-// idleTimeout ends a datagram flow that was not used for its limit.
+// idleTimeout ends a datagram flow, or a spliced one, that was not used for its limit.
 func (w *Worker) idleTimeout(f *flowSlot) {
 	if at := f.last + w.idleLimit(f); at > w.now {
 		w.wheel.Set(f.index, at)
+		return
+	}
+	if f.kind == spliceFlow {
+		w.spliceAbort(f, whyIdle)
 		return
 	}
 	w.closeDatagram(f, whyIdle)
@@ -253,6 +259,9 @@ func (w *Worker) datagramFailed(f *flowSlot, err hostsock.Errno) (open bool) {
 // udpKey is the key of the flow of a host peer at a forwarded UDP port. It is not ok when the guest cannot be shown this peer.
 func (w *Worker) udpKey(index int32, peer netip.AddrPort) (key flow.Key, ok bool) {
 	l := &w.listeners[index]
+	if l.port.Inside {
+		return flow.NewKey(packet.ProtoUDP, peer, l.port.Listen), true
+	}
 	from, ok := w.Map.Inbound(peer)
 	guest := l.guest.Addr()
 	if !guest.IsValid() {
@@ -283,6 +292,9 @@ func (w *Worker) udpPeer(index int32, peer netip.AddrPort) *flowSlot {
 	}
 	if i, ok := w.table.Get(&key); ok {
 		return w.flows[i]
+	}
+	if w.listeners[index].port.Inside {
+		return w.acrossOpen(index, key)
 	}
 	if !w.allowed(true, &key, peer) { // whom nobody can tell: an ordinary user sends no ICMP
 		return nil

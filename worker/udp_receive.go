@@ -168,6 +168,10 @@ func (w *Worker) udpDelivered() bool {
 			r.at++
 			continue
 		}
+		if f.across {
+			r.at += w.udpAcross(f, r.at)
+			continue
+		}
 		n, ok := w.udpToGuest(f, r.at)
 		if !ok {
 			return false
@@ -187,6 +191,7 @@ func (w *Worker) udpReceiver(d *hostsock.Datagram) *flowSlot {
 			return nil
 		case f.inbound:
 			f.local = d.Local
+		case f.across:
 		default:
 			f.answered = true
 		}

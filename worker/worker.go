@@ -212,6 +212,7 @@ const (
 	tokenFlow
 	tokenListener
 	tokenLoan
+	tokenSplice // the outer socket of a spliced flow
 )
 
 func token(kind int, gen uint32, index int32) uint64 {
@@ -430,12 +431,16 @@ func (w *Worker) event(e *hostsock.Event) {
 		if gen := uint32(e.Token>>32) & 0xffffff; w.makeWaiting(index, gen) && e.Out && w.listeners[index].unsent.first != 0 {
 			w.udpResume(&w.listeners[index].unsent, w.listeners[index].fd, index)
 		}
-	case tokenFlow:
+	case tokenFlow, tokenSplice:
 		if int(index) >= len(w.flows) {
 			return
 		}
 		f := w.flows[index]
 		if f.kind == freeSlot || uint32(e.Token>>32)&0xffffff != f.gen&0xffffff {
+			return
+		}
+		if f.kind == spliceFlow {
+			w.spliceEvent(f, e)
 			return
 		}
 		f.readable = f.readable || e.In || e.Hangup || e.Error
@@ -588,7 +593,7 @@ func (w *Worker) serveTimers() {
 		case tcpFlow:
 			f.conn.Timeout(&w.env)
 			w.makeDirty(f)
-		case udpFlow, icmpFlow:
+		case udpFlow, icmpFlow, spliceFlow:
 			w.idleTimeout(f)
 		case dnsFlow:
 			w.dnsTimeout()

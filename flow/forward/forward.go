@@ -75,14 +75,24 @@ func (m *Map) Inbound(src netip.AddrPort) (from netip.AddrPort, ok bool) {
 	return netip.AddrPortFrom(a, src.Port()), a.IsValid()
 }
 
+// OtherLoopback is the loopback address of the family that a is not of.
+func OtherLoopback(a netip.Addr) netip.Addr { return loopback[1-family(a)] }
+
 // Port is one forwarded port: connections and datagrams that reach Listen on the host go to the guest's port To.
 type Port struct {
 	Listen netip.AddrPort
-	Dual   bool   // an unspecified IPv6 address listens for both families
+	// Inside: Listen is of the guest's namespace, at its loopback, and leads to the port To of the host's.
+	Inside bool
+	Dual   bool   // an unspecified IPv6 address listens for both families; Inside, there is the same port of the other family
 	Device string // only through this interface; "" for any
 	To     uint16
 	// Deferred: the port refuses connections until it is known that the guest takes them.
 	Deferred bool
 	// Optional: the port may be somebody else's, and is passed over then.
 	Optional bool
+}
+
+// Outer is where on the host an Inside port leads to.
+func (p *Port) Outer() netip.AddrPort {
+	return netip.AddrPortFrom(loopback[family(p.Listen.Addr())], p.To)
 }

@@ -163,6 +163,24 @@ func (h *Host) listener(op Op, at netip.AddrPort, device string, dual bool) (int
 	return h.open(s, hostsock.Origin{Addr: at, Device: device})
 }
 
+// AdoptTCP implements hostsock.Host.
+func (h *Host) AdoptTCP(fd int, at netip.AddrPort) hostsock.Errno {
+	s, err := h.begin(AdoptTCP, fd, Listener)
+	if err == 0 {
+		s.Local, s.Listening = at, true
+	}
+	return err
+}
+
+// AdoptUDP implements hostsock.Host.
+func (h *Host) AdoptUDP(fd int, at netip.AddrPort) hostsock.Errno {
+	s, err := h.begin(AdoptUDP, fd, UDP)
+	if err == 0 {
+		s.Local = at
+	}
+	return err
+}
+
 // Listen implements hostsock.Host.
 func (h *Host) Listen(fd int) hostsock.Errno {
 	s, err := h.begin(Listen, fd, Listener)

@@ -54,11 +54,13 @@ const (
 	QueueErrors
 	RecvError
 	OpenGroup
+	AdoptTCP
+	AdoptUDP
 	numOps
 )
 
 var opNames = [numOps]string{"Watch", "Wait", "ConnectTCP", "ConnectResult", "ListenTCP", "BindTCP", "Listen", "Unlisten", "Accept", "Send", "LimitUnsent", "Recv", "Peek",
-	"ShutdownWrite", "OpenUDP", "SendDatagrams", "RecvDatagrams", "OpenPing", "DontFragment", "QueueErrors", "RecvError", "OpenGroup"}
+	"ShutdownWrite", "OpenUDP", "SendDatagrams", "RecvDatagrams", "OpenPing", "DontFragment", "QueueErrors", "RecvError", "OpenGroup", "AdoptTCP", "AdoptUDP"}
 
 // String is the method's name.
 func (op Op) String() string { return opNames[op] }
@@ -182,6 +184,9 @@ func (h *Host) Last() *Socket {
 	}
 	return h.sockets[len(h.sockets)-1]
 }
+
+// Bare makes a socket as another program would hand it over, for AdoptTCP (a Listener) or AdoptUDP (UDP).
+func (h *Host) Bare(kind Kind) (fd int) { return h.add(newSocket(kind)) }
 
 // Socket is the socket of a descriptor, nil when there never was one.
 func (h *Host) Socket(fd int) *Socket {
