@@ -131,7 +131,7 @@ func (n *Namespace) Signal(sig syscall.Signal) error {
 // watching. The TAP's descriptors stay open.
 func (n *Namespace) Close() error {
 	if n.sockets != nil {
-		n.sockets.close()
+		n.sockets.Close()
 	}
 	if n.stats != nil {
 		n.stats.close()
@@ -152,6 +152,7 @@ type stageProcess struct {
 	fds     []int         // the TAP's, until they are handed over
 	replies chan message  // answers to ask
 	updated chan message  // answers to Update
+	opened  chan message  // answers to Open, with descriptors
 	ended   chan struct{} // closed when the command has ended, or the stage; status and err are set before
 	done    chan struct{} // closed when the stage has been waited for
 
@@ -170,7 +171,7 @@ func startStage(cfg stageConfig, fork func(remote conn) (pid int, err error)) (*
 	if err != nil {
 		return nil, err
 	}
-	s := &stageProcess{conn: local, replies: make(chan message, 1), updated: make(chan message, 1), ended: make(chan struct{}), done: make(chan struct{})}
+	s := &stageProcess{conn: local, replies: make(chan message, 1), updated: make(chan message, 1), opened: make(chan message, 1), ended: make(chan struct{}), done: make(chan struct{})}
 	ready := make(chan error, 1)
 	go func() {
 		// The kernel kills the stage when the thread that forked it ends (PR_SET_PDEATHSIG): this one lasts as long as
@@ -257,6 +258,10 @@ func (s *stageProcess) receive() (reported bool) {
 		m, err := s.conn.receive()
 		if err != nil {
 			return false
+		}
+		if m.kind == kindOpened {
+			s.opened <- m
+			continue
 		}
 		closeAll(m.fds)
 		switch m.kind {

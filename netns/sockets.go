@@ -36,9 +36,10 @@ func (s *PortSet) All() iter.Seq[uint16] {
 
 // Sockets tells what listens in a namespace. It has one caller at a time.
 type Sockets struct {
-	fd  int // a NETLINK_SOCK_DIAG socket of the namespace: it answers for the one it was made in
-	seq uint32
-	buf []byte
+	fd    int  // a NETLINK_SOCK_DIAG socket of the namespace: it answers for the one it was made in
+	local bool // what is reached at the loopback address counts, and otherwise what is reached from outside
+	seq   uint32
+	buf   []byte
 }
 
 // Parts of the messages of sock_diag(7): struct inet_diag_req_v2 and struct inet_diag_msg of linux/inet_diag.h, behind struct nlmsghdr.
@@ -64,6 +65,21 @@ func openDiag() (int, error) {
 	return fd, nil
 }
 
+// OwnSockets tells what listens in the caller's own namespace. It works until Close.
+func OwnSockets() (*Sockets, error) {
+	fd, err := openDiag()
+	if err != nil {
+		return nil, err
+	}
+	s, err := newSockets(fd)
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	s.local = true
+	return s, nil
+}
+
 func newSockets(fd int) (*Sockets, error) {
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: diagTimeout}); err != nil {
 		return nil, os.NewSyscallError("setsockopt", err)
@@ -71,8 +87,8 @@ func newSockets(fd int) (*Sockets, error) {
 	return &Sockets{fd: fd, buf: make([]byte, 32<<10)}, nil
 }
 
-// Listening adds the ports at which something in the namespace takes TCP connections from outside it, or, with udp, datagrams from anybody. Sockets
-// of loopback addresses are left out: nobody outside reaches them.
+// Listening adds the ports at which something in the namespace takes TCP connections, or, with udp, datagrams from anybody. Of another namespace that is what is reached from
+// outside it, and so not sockets of loopback addresses; of the caller's own, what is reached at 127.0.0.1 or ::1.
 func (s *Sockets) Listening(into *PortSet, udp bool) error {
 	for _, family := range [...]uint8{unix.AF_INET, unix.AF_INET6} {
 		if err := s.dump(into, family, udp); err != nil {
@@ -134,7 +150,7 @@ func (s *Sockets) take(into *PortSet, b []byte) (done bool, err error) {
 				}
 				return false, fmt.Errorf("%w (the kernel needs the modules tcp_diag and udp_diag)", unix.Errno(-int32(ne.Uint32(body))))
 			case sockDiagByFamily:
-				addSocket(into, body)
+				s.add(into, body)
 			}
 		}
 		b = b[min((length+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1), len(b)):]
@@ -142,8 +158,8 @@ func (s *Sockets) take(into *PortSet, b []byte) (done bool, err error) {
 	return false, nil
 }
 
-// addSocket adds the port of one struct inet_diag_msg.
-func addSocket(into *PortSet, b []byte) {
+// add adds the port of one struct inet_diag_msg, if it counts.
+func (s *Sockets) add(into *PortSet, b []byte) {
 	if len(b) < diagReply {
 		return
 	}
@@ -152,9 +168,16 @@ func addSocket(into *PortSet, b []byte) {
 	if b[0] == unix.AF_INET6 {
 		addr = netip.AddrFrom16([16]byte(b[8:24])).Unmap()
 	}
-	if port != 0 && !addr.IsLoopback() {
+	counts := !addr.IsLoopback()
+	if s.local {
+		counts = addr.IsUnspecified() || addr == loopback4 || addr == netip.IPv6Loopback()
+	}
+	if port != 0 && counts {
 		into.Add(port)
 	}
 }
 
-func (s *Sockets) close() { unix.Close(s.fd) }
+var loopback4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+
+// Close gives back what OwnSockets took. Those of a [Namespace] are closed with it.
+func (s *Sockets) Close() { unix.Close(s.fd) }

@@ -52,10 +52,10 @@ type stage struct {
 	mu sync.Mutex // of sending, once the command runs
 }
 
-func (s *stage) send(kind messageKind, v any) error {
+func (s *stage) send(kind messageKind, v any, fds ...int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.conn.send(kind, v)
+	return s.conn.send(kind, v, fds...)
 }
 
 func (s *stage) run() error {
@@ -75,6 +75,13 @@ func (s *stage) run() error {
 			return err
 		}
 		return s.conn.send(kindReady, stageReady{})
+	}
+	if cfg.Open != nil {
+		fds, err := cfg.Open.sockets()
+		if err != nil {
+			return err
+		}
+		return s.conn.send(kindReady, stageReady{}, fds...)
 	}
 	warnings, err := s.setUp(&cfg)
 	if err != nil {
@@ -160,8 +167,11 @@ func (s *stage) serve() error {
 		}
 		if m.kind != kindStart {
 			closeAll(m.fds)
-			if m.kind == kindUpdate {
+			switch m.kind {
+			case kindUpdate:
 				s.update(&m)
+			case kindOpen:
+				s.open(&m)
 			}
 			continue
 		}
@@ -218,6 +228,8 @@ func (s *stage) relaySignals(c *command) {
 			time.AfterFunc(continueDelay, func() { c.resume(stop) })
 		case m.kind == kindUpdate:
 			s.update(&m)
+		case m.kind == kindOpen:
+			s.open(&m)
 		}
 	}
 }

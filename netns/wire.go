@@ -27,6 +27,8 @@ const (
 	kindExited                            // from the stage: ExitStatus; it ends
 	kindUpdate                            // to the stage: stageUpdate
 	kindUpdated                           // from the stage: stageFailure, without a message when all was done
+	kindOpen                              // to the stage: stageOpen
+	kindOpened                            // from the stage: stageFailure, without a message when all was done, with the sockets
 )
 
 type stageConfig struct {
@@ -35,6 +37,8 @@ type stageConfig struct {
 	Attached bool
 	// Update: the TAP exists too, and is changed.
 	Update *stageUpdate
+	// Open: the TAP exists too, and sockets are asked for.
+	Open *stageOpen
 }
 
 type stageReady struct {
