@@ -41,6 +41,9 @@ type Config struct {
 	Ports []PortRule
 	// AutoTCP and AutoUDP forward what a namespace listens on, under the same port, as it comes and goes.
 	AutoTCP, AutoUDP bool
+	// AutoInsideTCP and AutoInsideUDP forward, from the namespace's loopback, what the host's loopback leads to, under the same port, as it comes and goes; not what the network
+	// itself listens on there.
+	AutoInsideTCP, AutoInsideUDP bool
 	// Rules, when not nil, decide about every flow before it begins. They are compiled (package flow/policy), and may be shared by networks.
 	Rules *policy.Set
 	// Policy, when not nil, decides about every flow that Rules let through.

@@ -36,14 +36,19 @@ func (e *ConfigError) Unwrap() error { return e.Err }
 // PortError is the error of a port that cannot be forwarded. It wraps the reason, as syscall.EADDRINUSE or syscall.EACCES.
 type PortError struct {
 	Network string // "tcp" or "udp"
-	Listen  string // where on the host
+	Inside  bool   // a port of the namespace's loopback
+	Listen  string // where on the host, or inside
 	Err     error
 	cure    string
 }
 
 // Error is one line: which port, why, and what to do.
 func (e *PortError) Error() string {
-	return fmt.Sprintf("cannot listen on port %s: %v%s", e.Listen, e.Err, e.cure)
+	where := ""
+	if e.Inside {
+		where = " of the namespace"
+	}
+	return fmt.Sprintf("cannot listen on port %s%s: %v%s", e.Listen, where, e.Err, e.cure)
 }
 
 // Unwrap returns the reason.
@@ -69,6 +74,7 @@ func portCure(err error, device string) string {
 // DescriptorError says that forwarded ports need more open files than there may be.
 type DescriptorError struct {
 	Network    string // of most of them, "tcp" or "udp"
+	Inside     bool   // most of them are of the namespace's loopback
 	Ports      int
 	Need, Have int // open files
 }

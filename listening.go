@@ -14,17 +14,19 @@ import (
 const (
 	// lookEvery is how often the guest's sockets are looked at, where that was asked for: the kernel tells nobody that one begins to listen.
 	lookEvery = 200 * time.Millisecond
-	// maxAuto bounds the ports of each protocol that are forwarded because the guest listens on them.
+	// maxAuto bounds the ports of each protocol that are forwarded because the guest, or the host, listens on them.
 	maxAuto = 1024
 )
 
-// portWatch keeps forwarded ports as the guest's sockets are: those of --listen-when-ready, and those of "auto".
+// portWatch keeps forwarded ports as the guest's sockets are: those of --listen-when-ready, and those of "auto"; and those inside as the host's are.
 type portWatch struct {
 	log     *slog.Logger
 	network *Network
-	sockets *netns.Sockets
-	ready   netns.PortSet // at the last look
+	sockets *netns.Sockets // the guest's; nil when nobody asks for them
+	host    *netns.Sockets // the same of the host
+	ready   netns.PortSet  // at the last look
 	autos   []*autoPorts
+	inside  []*autoInside
 	stopped chan struct{}
 	running sync.WaitGroup
 }
@@ -44,7 +46,10 @@ func (n *Network) watchPorts() (*portWatch, error) {
 	if n.end.ns != nil {
 		w.sockets = n.end.ns.Sockets()
 	}
-	if w.sockets == nil {
+	if err := w.watchHost(); err != nil {
+		return nil, err
+	}
+	if w.sockets == nil && w.host == nil {
 		return w, nil
 	}
 	for _, a := range []struct {
@@ -57,6 +62,7 @@ func (n *Network) watchPorts() (*portWatch, error) {
 		}
 	}
 	if err := w.look(); err != nil {
+		w.closeHost()
 		return nil, fmt.Errorf("%w: %w", ErrWatch, err)
 	}
 	w.running.Go(w.run)
@@ -67,6 +73,7 @@ func (n *Network) watchPorts() (*portWatch, error) {
 func (w *portWatch) stop() {
 	close(w.stopped)
 	w.running.Wait()
+	w.closeHost()
 }
 
 func (w *portWatch) run() {
@@ -101,8 +108,11 @@ func (n *Network) deferred() (ports []openPort) {
 	return ports
 }
 
-// look asks what listens inside, and has the workers follow.
+// look asks what listens inside, and on the host, and has the workers follow.
 func (w *portWatch) look() error {
+	if err := w.lookOut(); err != nil || w.sockets == nil {
+		return err
+	}
 	var now netns.PortSet
 	if err := w.sockets.Listening(&now, false); err != nil {
 		return err

@@ -133,6 +133,14 @@ func (n *Network) build() (err error) {
 			return err
 		}
 	}
+	for _, r := range n.config.Ports {
+		if err := n.checkInside("Ports", r.Inside); err != nil {
+			return err
+		}
+	}
+	if err := n.checkInside("AutoInsideTCP", n.config.AutoInsideTCP || n.config.AutoInsideUDP); err != nil {
+		return err
+	}
 	return n.openPlanned()
 }
 

@@ -238,6 +238,11 @@ func TestConfigErrors(t *testing.T) {
 		"network":        func(c *vasta.Config) { c.Ports = []vasta.PortRule{{Network: "sctp", First: 1}} },
 		"order":          func(c *vasta.Config) { c.Ports = []vasta.PortRule{{Network: "tcp", First: 2, Last: 1}} },
 		"target":         func(c *vasta.Config) { c.Ports = []vasta.PortRule{{Network: "udp", First: 1, Last: 2, Target: 65535}} },
+		"no inside":      func(c *vasta.Config) { c.Ports = []vasta.PortRule{{Network: "udp", Inside: true, First: 1}} },
+		"auto inside":    func(c *vasta.Config) { c.AutoInsideTCP = true },
+		"not loopback": func(c *vasta.Config) {
+			c.Ports = []vasta.PortRule{{Network: "tcp", Inside: true, Addr: netip.MustParseAddr("192.0.2.1"), First: 1}}
+		},
 	} {
 		l, guest := memory(t)
 		c := plain()
@@ -325,6 +330,32 @@ func TestPorts(t *testing.T) {
 	}
 	if got := n.Forwarded(); len(got) != 0 {
 		t.Errorf("forwarded at the end: %v", got)
+	}
+}
+
+// TestInsidePorts: ports of a namespace's loopback come and go too, and are told apart from the host's.
+func TestInsidePorts(t *testing.T) {
+	n := running(t, plain(), vasta.Sandbox())
+	server := hostServer(t, "127.0.0.1:0", "the host")
+	rule := vasta.PortRule{Network: "tcp", Inside: true, First: server.Port()}
+	for range 2 {
+		if err := n.Forward(t.Context(), rule); err != nil { // although the host has it
+			t.Fatal(err)
+		}
+		got := n.Forwarded()
+		if len(got) != 2 || !got[0].Inside || !got[1].Inside || got[0].Addr != server.Addr() || got[1].Addr != netip.IPv6Loopback() {
+			t.Errorf("forwarded: %v", got)
+		}
+		err := n.Forward(t.Context(), rule)
+		if e, ok := errors.AsType[*vasta.PortError](err); !ok || !e.Inside || !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("a port that is taken: %v", err)
+		}
+		if err := n.Unforward(t.Context(), rule); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := n.Unforward(t.Context(), rule); !errors.Is(err, vasta.ErrNotForwarded) {
+		t.Errorf("closed twice: %v", err)
 	}
 }
 

@@ -16,11 +16,14 @@ import (
 // minFlows is how many descriptors forwarded ports leave for flows at least.
 const minFlows = 8
 
-// PortRule forwards the ports First to Last of the host to as many ports of the guest, of which the first is Target.
+// PortRule forwards the ports First to Last of the host to as many ports of the guest, of which the first is Target. With Inside it is the other way round.
 type PortRule struct {
 	// Network is "tcp" or "udp".
 	Network string
-	// Addr is the address of the host that is listened on; the zero Addr for all of them, of the guest's families.
+	// Inside is for namespaces that are made or attached to: the ports are those of the namespace's loopback, and lead to the host's. Who connects there is connected to 127.0.0.1 or
+	// ::1 of the host, whatever Mapping says; Rules and Policy are asked, as of any flow of the guest's.
+	Inside bool
+	// Addr is the address of the host that is listened on; the zero Addr for all of them, of the guest's families. Inside, it is a loopback address, and the zero Addr is 127.0.0.1 and ::1.
 	Addr netip.Addr
 	// Interface is the interface of the host that is listened on; empty for all of them.
 	Interface string
@@ -38,6 +41,9 @@ func (r PortRule) String() string {
 	at := r.Interface
 	if r.Addr.IsValid() {
 		at = r.Addr.String() + at
+	}
+	if r.Inside {
+		at = "inside " + at
 	}
 	return fmt.Sprintf("%s %s %d-%d to %d-%d", r.Network, at, r.First, r.Last, r.Target, r.Target+(r.Last-r.First))
 }
@@ -61,6 +67,10 @@ func (r PortRule) check() error {
 		return fmt.Errorf("ports %d to %d are not in order, or one is 0", f.First, f.Last)
 	case int(f.Target)+int(f.Last-f.First) > 65535:
 		return fmt.Errorf("ports %d to %d do not all lead to ports: the last would be %d", f.First, f.Last, int(f.Target)+int(f.Last-f.First))
+	case r.Inside && (r.Interface != "" || r.Deferred):
+		return errors.New("a port inside has no interface, and is not deferred")
+	case r.Inside && r.Addr.IsValid() && !r.Addr.IsLoopback():
+		return fmt.Errorf("%v is no loopback address: a port inside has one, or none for 127.0.0.1 and ::1", r.Addr)
 	}
 	return nil
 }
@@ -80,15 +90,18 @@ type openPort struct {
 // forwards plans the forwarded ports.
 func (p *plan) forwards(c *Config) {
 	for _, r := range c.Ports {
-		p.ports = append(p.ports, p.forwarded(r)...)
+		p.ports = append(p.ports, p.forwarded(c, r)...)
 		p.inside.Sockets = p.inside.Sockets || r.Deferred
 	}
 	p.inside.Sockets = p.inside.Sockets || c.AutoTCP || c.AutoUDP
 }
 
-func (p *plan) forwarded(r PortRule) (ports []plannedPort) {
+func (p *plan) forwarded(c *Config, r PortRule) (ports []plannedPort) {
 	r = r.filled()
-	at := p.listener(r)
+	places := []forward.Port{p.listener(r)}
+	if r.Inside {
+		places = innerPlaces(c, r)
+	}
 	low, high := uint16(0), uint16(0)
 	if r.Free {
 		low, high = clientPorts()
@@ -98,9 +111,11 @@ func (p *plan) forwarded(r PortRule) (ports []plannedPort) {
 		if r.Free && low <= port && port <= high {
 			continue
 		}
-		at.Listen = netip.AddrPortFrom(at.Listen.Addr(), port)
-		at.To = r.Target + (port - r.First)
-		ports = append(ports, plannedPort{at, r.Network == "udp"})
+		for _, at := range places {
+			at.Listen = netip.AddrPortFrom(at.Listen.Addr(), port)
+			at.To = r.Target + (port - r.First)
+			ports = append(ports, plannedPort{at, r.Network == "udp"})
+		}
 	}
 	return ports
 }
@@ -135,15 +150,17 @@ func clientPorts() (low, high uint16) {
 
 // roomForPorts says in one line when the process may not have as many descriptors as the forwarded ports need.
 func (p *plan) roomForPorts(c *Config, workers int) error {
-	udp := 0
+	udp, inside := 0, 0
 	for i := range p.ports {
 		udp += btoi(p.ports[i].udp)
+		inside += btoi(p.ports[i].Inside)
 	}
 	need := len(p.ports) + ownDescriptors + (workers-1)*workerDescriptors + c.vhostDescriptors(workers) + minFlows
 	if len(p.ports) == 0 || need <= c.Limits.Descriptors {
 		return nil
 	}
 	e := &DescriptorError{Network: "tcp", Ports: len(p.ports), Need: need, Have: c.Limits.Descriptors}
+	e.Inside = 2*inside > len(p.ports)
 	if 2*udp > len(p.ports) {
 		e.Network = "udp"
 	}
@@ -178,11 +195,16 @@ func (n *Network) openPorts(ctx context.Context, ports []plannedPort) (opened []
 	var passed [2]int
 	var had [2]bool
 	var last [2]error
-	for _, p := range ports {
-		err := n.openPort(ctx, p, &opened)
+	sockets := innerSockets{network: n}
+	defer sockets.close()
+	for i, p := range ports {
+		err := n.openPort(ctx, ports[i:], &sockets, &opened)
 		if err == nil {
 			had[btoi(p.udp)] = true
 			continue
+		}
+		if p.Inside && p.Dual && p.Listen.Addr().Is6() && errors.Is(err, unix.EADDRNOTAVAIL) {
+			continue // IPv6 is switched off inside
 		}
 		if !p.Optional || !taken(err) {
 			return opened, err
@@ -203,26 +225,41 @@ func (n *Network) openPorts(ctx context.Context, ports []plannedPort) (opened []
 	return opened, nil
 }
 
-func (n *Network) openPort(ctx context.Context, p plannedPort, opened *[]openPort) error {
-	m := n.portMember(p.udp)
+// openPort opens the first of the ports that are left.
+func (n *Network) openPort(ctx context.Context, left []plannedPort, sockets *innerSockets, opened *[]openPort) error {
+	p := left[0]
+	m := n.portMember(p.udp || p.Inside)
 	var errno hostsock.Errno
-	if err := n.do(ctx, m, func() { errno = m.worker.Forward(p.Port, p.udp) }); err != nil {
+	open := func() { errno = m.worker.Forward(p.Port, p.udp) }
+	fd := -1
+	if p.Inside {
+		var err error
+		if fd, err = sockets.take(left); err != nil {
+			return err
+		}
+		open = func() { errno = m.worker.ForwardInside(p.Port, fd, p.udp) }
+	}
+	if err := n.do(ctx, m, open); err != nil {
+		if fd >= 0 { // it was not given away
+			_ = unix.Close(fd)
+		}
 		return err
 	}
 	if errno != 0 {
-		return &PortError{Network: p.network(), Listen: p.Listen.String(), Err: errno, cure: portCure(errno, p.Device)}
+		return &PortError{Network: p.network(), Inside: p.Inside, Listen: p.Listen.String(), Err: errno, cure: portCure(errno, p.Device)}
 	}
-	if p.udp {
+	if p.udp || p.Inside {
 		n.next++
 	}
 	*opened = append(*opened, openPort{p, m})
 	return nil
 }
 
-// portMember is the worker that gets the next port. Datagrams belong to whoever has their socket, so these are dealt out. Connections are given to the worker
-// with the fewest when they are accepted; that one worker accepts all lets the others sleep while there is little to do.
-func (n *Network) portMember(udp bool) *member {
-	if udp {
+// portMember is the worker that gets the next port. Datagrams belong to whoever has their socket, and connections from the namespace's loopback stay with the worker that accepts
+// them, so the ports of both are dealt out. Other connections are given to the worker with the fewest when they are accepted; that one worker accepts all lets the others sleep while there is
+// little to do.
+func (n *Network) portMember(dealt bool) *member {
+	if dealt {
 		return n.members[n.next%len(n.members)]
 	}
 	return n.members[0]
@@ -230,7 +267,7 @@ func (n *Network) portMember(udp bool) *member {
 
 // same reports whether both listen at the same place.
 func (p *plannedPort) same(o plannedPort) bool {
-	return p.udp == o.udp && p.Listen == o.Listen && p.Device == o.Device
+	return p.udp == o.udp && p.Inside == o.Inside && p.Listen == o.Listen && p.Device == o.Device
 }
 
 func (p *plannedPort) network() string { return [...]string{"tcp", "udp"}[btoi(p.udp)] }
@@ -250,12 +287,15 @@ func (n *Network) Forward(ctx context.Context, r PortRule) error {
 	if err := r.check(); err != nil {
 		return &ConfigError{"Ports", err}
 	}
+	if err := n.checkInside("Ports", r.Inside); err != nil {
+		return err
+	}
 	n.changing.Lock()
 	defer n.changing.Unlock()
 	if r.Deferred {
 		return &ConfigError{"Ports", errors.New("a deferred port is forwarded from the start, or not at all")}
 	}
-	opened, err := n.openPorts(ctx, n.currentPlan().forwarded(r))
+	opened, err := n.openPorts(ctx, n.currentPlan().forwarded(&n.config, r))
 	if err != nil {
 		// Not under ctx, which may have ended: what was opened is closed again.
 		_ = n.closePorts(context.WithoutCancel(ctx), opened) // fails when the network has ended, and with it the ports
@@ -273,7 +313,7 @@ func (n *Network) Unforward(ctx context.Context, r PortRule) error {
 	}
 	n.changing.Lock()
 	defer n.changing.Unlock()
-	at := n.currentPlan().forwarded(r)
+	at := n.currentPlan().forwarded(&n.config, r)
 	var closing, rest []openPort
 	for _, o := range n.ports {
 		if slices.ContainsFunc(at, o.same) {
@@ -307,7 +347,7 @@ func (n *Network) Forwarded() (rules []PortRule) {
 	defer n.changing.Unlock()
 	for _, p := range n.ports {
 		rules = append(rules, PortRule{
-			Network: p.network(), Addr: p.Listen.Addr(), Interface: p.Device, First: p.Listen.Port(), Last: p.Listen.Port(), Target: p.To,
+			Network: p.network(), Inside: p.Inside, Addr: p.Listen.Addr(), Interface: p.Device, First: p.Listen.Port(), Last: p.Listen.Port(), Target: p.To,
 			Free: p.Optional, Deferred: p.Deferred,
 		})
 	}

@@ -39,11 +39,11 @@ func config(o *options.Options, log *slog.Logger) vasta.Config {
 			IdleTimeout: o.Limits.IdleTimeout, EvictIdle: o.Limits.EvictIdle, Queues: o.Limits.Queues, Budget: o.Limits.Budget,
 			SourceFlows: o.Limits.SourceFlows, DropOnOverload: o.Limits.DropOnOverload,
 		},
-		Ports: append(portRules("tcp", o.Ports.TCP, o.Ports.WhenReady), portRules("udp", o.Ports.UDP, false)...),
+		Ports: portRules(&o.Ports),
 		VHost: vasta.VHost{Mode: vasta.VHostMode(o.VHost.Mode), Tuning: vhostnet.Tuning{
 			Receive: o.VHost.Receive, Transmit: o.VHost.Transmit, Buffer: o.VHost.Buffer, Workers: o.VHost.Workers, BusyPoll: o.VHost.Poll,
 		}},
-		AutoTCP: o.Ports.AutoTCP, AutoUDP: o.Ports.AutoUDP,
+		AutoTCP: o.Ports.AutoTCP, AutoUDP: o.Ports.AutoUDP, AutoInsideTCP: o.Ports.AutoInsideTCP, AutoInsideUDP: o.Ports.AutoInsideUDP,
 		Log: log,
 	}
 	if c.Limits.EvictIdle == 0 {
@@ -52,23 +52,29 @@ func config(o *options.Options, log *slog.Logger) vasta.Config {
 	return c
 }
 
-func portRules(network string, rules []options.PortRule, deferred bool) (all []vasta.PortRule) {
-	for _, r := range rules {
-		all = append(all, vasta.PortRule{
-			Network: network, Addr: r.Addr, Interface: r.Interface, First: r.First, Last: r.Last, Target: r.Target, Free: r.Free, Deferred: deferred,
-		})
+func portRules(p *options.Ports) (all []vasta.PortRule) {
+	for _, list := range []struct {
+		network          string
+		inside, deferred bool
+		rules            []options.PortRule
+	}{{"tcp", false, p.WhenReady, p.TCP}, {"udp", false, false, p.UDP}, {"tcp", true, false, p.InsideTCP}, {"udp", true, false, p.InsideUDP}} {
+		for _, r := range list.rules {
+			all = append(all, vasta.PortRule{
+				Network: list.network, Inside: list.inside, Addr: r.Addr, Interface: r.Interface, First: r.First, Last: r.Last, Target: r.Target,
+				Free: r.Free, Deferred: list.deferred,
+			})
+		}
 	}
 	return all
 }
 
 // inOptions says of an error of the network's which option it is about.
 func inOptions(o *options.Options, err error) error {
-	option := map[string]string{"tcp": "-t", "udp": "-u"}
 	if e, ok := errors.AsType[*vasta.PortError](err); ok {
-		return fmt.Errorf("option %s: %w", option[e.Network], err)
+		return fmt.Errorf("option %s: %w", portOption(e.Network, e.Inside), err)
 	}
 	if e, ok := errors.AsType[*vasta.DescriptorError](err); ok {
-		return fmt.Errorf("option %s: %w", option[e.Network], err)
+		return fmt.Errorf("option %s: %w", portOption(e.Network, e.Inside), err)
 	}
 	if _, ok := errors.AsType[*vasta.VHostError](err); ok {
 		return fmt.Errorf("option --vhost on: %w", err)
@@ -79,10 +85,27 @@ func inOptions(o *options.Options, err error) error {
 			return fmt.Errorf("option -t auto: %w", err)
 		case o.Ports.AutoUDP:
 			return fmt.Errorf("option -u auto: %w", err)
+		case o.Ports.AutoInsideTCP:
+			return fmt.Errorf("option -T auto: %w", err)
+		case o.Ports.AutoInsideUDP:
+			return fmt.Errorf("option -U auto: %w", err)
 		}
 		return fmt.Errorf("option --listen-when-ready: %w", err)
 	}
 	return err
+}
+
+// portOption is the option that ports are asked for by.
+func portOption(network string, inside bool) string {
+	switch {
+	case inside && network == "udp":
+		return "-U"
+	case inside:
+		return "-T"
+	case network == "udp":
+		return "-u"
+	}
+	return "-t"
 }
 
 // watchers see every frame: the capture, the trace, both or, most of the time, nobody.

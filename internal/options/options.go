@@ -152,12 +152,15 @@ type Mapping struct {
 	GuestAddr AddrPair
 }
 
-// Ports are the ports of the host that lead into the namespace. Rules of one protocol do not overlap where they
+// Ports are the ports of the host that lead into the namespace, and the other way round. Rules of one protocol do not overlap where they
 // have the same address and interface.
 type Ports struct {
 	TCP, UDP []PortRule
 	// AutoTCP and AutoUDP forward what the namespace listens on, under the same port; there are no rules then.
 	AutoTCP, AutoUDP bool
+	// InsideTCP and InsideUDP are ports of the namespace's loopback that lead to the host's; AutoInsideTCP and AutoInsideUDP have them be those that the host listens on.
+	InsideTCP, InsideUDP         []PortRule
+	AutoInsideTCP, AutoInsideUDP bool
 	// WhenReady has TCP ports refuse connections as long as the namespace does not listen on what they lead to.
 	WhenReady bool
 }

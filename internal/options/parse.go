@@ -14,8 +14,8 @@ import (
 type parser struct {
 	Options
 	seen []found
-	// noTCP and noUDP are set by a port list of "none", which excludes every other of its protocol.
-	noTCP, noUDP bool
+	// These are set by a port list of "none", which excludes every other of its option.
+	noTCP, noUDP, noInsideTCP, noInsideUDP bool
 	// len4 is true when the IPv4 address was given with its prefix length.
 	len4 bool
 }

@@ -89,6 +89,13 @@ func TestParse(t *testing.T) {
 			o.Ports.UDP = []PortRule{{First: 53, Last: 53, Target: 53}}
 		}},
 		{"-t none -u none -T none -U none", func(o *Options) {}},
+		{"-T 80:8080,90 --udp-ns=[::1]/53 -U 127.0.0.1/53:54", func(o *Options) {
+			o.Ports.InsideTCP = []PortRule{{First: 80, Last: 80, Target: 8080}, {First: 90, Last: 90, Target: 90}}
+			o.Ports.InsideUDP = []PortRule{
+				{Addr: addr("::1"), First: 53, Last: 53, Target: 53}, {Addr: addr("127.0.0.1"), First: 53, Last: 53, Target: 54},
+			}
+		}},
+		{"-T auto --udp-ns auto", func(o *Options) { o.Ports.AutoInsideTCP, o.Ports.AutoInsideUDP = true, true }},
 		{"--no-tcp --no-udp --no-icmp --no-ndp --no-ra --no-dhcp --no-dhcpv6", func(o *Options) {
 			o.Filter = Filter{true, true, true, true, true, true, true}
 		}},
@@ -215,7 +222,10 @@ func TestParseErrors(t *testing.T) {
 		{"-t 80 -t auto", `-t "auto": auto and a list of ports exclude each other`},
 		{"-u auto -u 80", `-u "80": auto and a list of ports exclude each other`},
 		{"-t auto -t none", `-t "none": none and auto exclude each other`},
-		{"-T 80", `-T "80": vasta does not forward ports of the namespace's loopback yet; connect to the gateway address instead, or say none`},
+		{"-T 192.0.2.1/80", `-T "192.0.2.1/80": 192.0.2.1 is not of the namespace's loopback; leave the address out, or write 127.0.0.1 or [::1]`},
+		{"-U %lo/80", `-U "%lo/80": interface lo is not of the namespace's loopback; leave the address out, or write 127.0.0.1 or [::1]`},
+		{"-T none -T 80", `-T "80": none and a value exclude each other`},
+		{"--tcp-ns auto -T 80", `-T "80": auto and a list of ports exclude each other`},
 		{"--deny tpc", `--deny "tpc": "tpc" is neither a direction (in, out), nor a protocol (tcp, udp, icmp), an address, a name with a dot, or ports`},
 		{"-H a.b", `-H "a.b": not a host name; it has 1 to 63 letters, digits and inner dashes`},
 		{"--hostname -a", `--hostname "-a": not a host name; it has 1 to 63 letters, digits and inner dashes`},

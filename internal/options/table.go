@@ -143,10 +143,18 @@ var Table = []Option{
 	{Name: "listen-when-ready", Section: SectionHost, Commands: network,
 		Help: "Refuse connections to forwarded TCP ports as long as nothing in the namespace listens on what they lead to", Default: "accepted, and reset then",
 		set: flag(func(p *parser) { p.Ports.WhenReady = true })},
-	{Name: "tcp-ns", Short: 'T', Arg: RequiredArg, ArgName: "none", Section: SectionHost, Commands: network,
-		Help: "TCP ports of the namespace's loopback that lead to the host's: none yet", set: setOnlyNone},
-	{Name: "udp-ns", Short: 'U', Arg: RequiredArg, ArgName: "none", Section: SectionHost, Commands: network,
-		Help: "UDP ports of the namespace's loopback that lead to the host's: none yet", set: setOnlyNone},
+	{Name: "tcp-ns", Short: 'T', Arg: RequiredArg, ArgName: "PORTS|all|auto|none", Section: SectionHost, Commands: network,
+		Help: "TCP ports of the namespace's loopback that lead to the host's, as for --tcp-ports; an address, if any, is a loopback one. " +
+			"\"auto\" means those that something on the host listens on; may be repeated",
+		Default: "none",
+		set: func(p *parser, f found) error {
+			return addInside(&p.Ports.InsideTCP, &p.noInsideTCP, &p.Ports.AutoInsideTCP, f)
+		}},
+	{Name: "udp-ns", Short: 'U', Arg: RequiredArg, ArgName: "PORTS|all|auto|none", Section: SectionHost, Commands: network,
+		Help: "UDP ports of the namespace's loopback that lead to the host's, in the same form; may be repeated", Default: "none",
+		set: func(p *parser, f found) error {
+			return addInside(&p.Ports.InsideUDP, &p.noInsideUDP, &p.Ports.AutoInsideUDP, f)
+		}},
 	{Name: "no-splice", Section: SectionHost, State: AlreadySo, Commands: network,
 		Help: "Let forwarded connections of the host's loopback pass over the link too"},
 	{Name: "splice-only", Section: SectionHost, State: NotYet,
@@ -397,6 +405,19 @@ func addPorts(rules *[]PortRule, none, auto *bool, f found) error {
 	return alone(*none, *auto, len(*rules))
 }
 
+// addInside is addPorts for ports of the namespace's loopback, which has two addresses and no interface but one.
+func addInside(rules *[]PortRule, none, auto *bool, f found) error {
+	if err := addPorts(rules, none, auto, f); err != nil {
+		return err
+	}
+	for _, r := range *rules {
+		if r.Interface != "" || r.Addr.IsValid() && !r.Addr.IsLoopback() {
+			return fmt.Errorf("%s is not of the namespace's loopback; leave the address out, or write 127.0.0.1 or [::1]", r.place())
+		}
+	}
+	return nil
+}
+
 // alone refuses a list of ports beside none or auto.
 func alone(none, auto bool, rules int) error {
 	if auto && rules > 0 {
@@ -412,13 +433,6 @@ func addPolicyRule(p *parser, f found, deny bool) error {
 		p.Rules = append(p.Rules, RuleSource{Rule: rule})
 	}
 	return err
-}
-
-func setOnlyNone(_ *parser, f found) error {
-	if f.arg != "none" {
-		return errors.New("vasta does not forward ports of the namespace's loopback yet; connect to the gateway address instead, or say none")
-	}
-	return nil
 }
 
 func setLogFormat(p *parser, f found) error {

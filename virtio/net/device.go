@@ -209,12 +209,8 @@ func (d *Device) Kick(i int) {
 		d.serveControl()
 		return
 	}
-	p := d.pairs[i/2]
-	if i == rxIndex(p.Index) {
-		p.rx.kicked.Store(true)
-	}
-	if p.OnKick != nil {
-		p.OnKick()
+	if f := d.pairs[i/2].OnKick; f != nil {
+		f()
 	}
 }
 

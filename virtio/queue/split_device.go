@@ -256,10 +256,9 @@ func (d *splitDevice) Suppress() {
 	}
 }
 
-func (d *splitDevice) Listen(after int) bool {
-	n := uint16(d.awaited(after, d.ring.Size-int(d.availIdx-d.usedIdx)))
+func (d *splitDevice) Listen() bool {
 	if d.ring.EventIdx {
-		d.shared.availEvent.store(d.availIdx + n - 1)
+		d.shared.availEvent.store(d.availIdx)
 	} else {
 		// Whatever the flags are taken for: after Reset they are what an earlier device has left there.
 		d.flags = 0
@@ -267,7 +266,7 @@ func (d *splitDevice) Listen(after int) bool {
 	}
 	// The wish has to be visible before the index is read: the driver stores the index, fences, and looks at the wish (2.7.10).
 	d.fence.full()
-	return d.offered()-d.availIdx >= n
+	return d.Waiting()
 }
 
 func (d *splitDevice) Waiting() bool { return d.offered() != d.availIdx }

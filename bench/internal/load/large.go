@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,12 +26,7 @@ type Answered struct {
 
 // LargeDatagrams sends count requests of size bytes to a Server, each when the last was answered or given up, and compares the answers.
 func LargeDatagrams(server netip.Addr, count, size int) (Answered, error) {
-	return largeDatagrams(server, count, size, udpTimeout)
-}
-
-// largeDatagrams gives a request up when it has not been answered within timeout.
-func largeDatagrams(server netip.Addr, count, size int, timeout time.Duration) (Answered, error) {
-	fd, err := socket(unix.SOCK_DGRAM, timeout)
+	fd, err := socket(unix.SOCK_DGRAM, udpTimeout)
 	if err != nil {
 		return Answered{}, err
 	}
