@@ -234,7 +234,7 @@ func TestNamespaceBehindHostReachesInet(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn, err := behind.Dial("tcp", listener.Addr().String(), time.Second)
+		conn, err := behind.Dial("tcp", listener.Addr().String(), 5*time.Second)
 		if err != nil {
 			t.Errorf("%v: %v", server, err)
 		} else {
@@ -412,7 +412,7 @@ func TestOpenEntersANamespaceOfOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	if c, err := ns.Dial("tcp", listener.Addr().String(), time.Second); err != nil {
+	if c, err := ns.Dial("tcp", listener.Addr().String(), 5*time.Second); err != nil {
 		t.Error(err)
 	} else {
 		c.Close()

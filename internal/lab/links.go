@@ -108,8 +108,7 @@ func (ns *Namespace) awaitLink(name string) error {
 	}
 }
 
-// addAddresses adds addresses without duplicate address detection, so that they
-// work at once.
+// addAddresses adds addresses without duplicate address detection, and waits until packets to them are taken.
 func (ns *Namespace) addAddresses(name string, addrs ...netip.Prefix) error {
 	return ns.withLink(name, func(link netlink.Link) error {
 		for _, a := range addrs {
@@ -121,8 +120,27 @@ func (ns *Namespace) addAddresses(name string, addrs ...netip.Prefix) error {
 				return fmt.Errorf("address %v: %w", a, err)
 			}
 		}
+		for _, a := range addrs {
+			if err := awaitLocal(a.Addr()); err != nil {
+				return fmt.Errorf("address %v: %w", a, err)
+			}
+		}
 		return nil
 	})
+}
+
+// awaitLocal waits until this thread's namespace takes packets to an address of its own. The kernel adds the route for an IPv6 address from a
+// work queue, and until then drops them as packets to another host.
+func awaitLocal(a netip.Addr) error {
+	for deadline := time.Now().Add(linkLimit); ; time.Sleep(time.Millisecond) {
+		routes, err := netlink.RouteGet(a.AsSlice())
+		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("packets to it are not taken after %v", linkLimit)
+		}
+	}
 }
 
 // addRoutes adds a route for each family.
