@@ -23,30 +23,37 @@ const flapTime = 300 * time.Millisecond
 // that change.
 type disturber struct {
 	rig    *rig
-	guest  shaper // runs commands in the tool's namespace
-	pid    int    // of vasta
+	inside *lab.Namespace // the tool's
+	pid    int            // of vasta
 	netem  bool
 	device string
 	random *rand.Rand
 	count  int
 }
 
-func newDisturber(ctx context.Context, r *rig, x *session, netem bool) (*disturber, error) {
-	pid, err := x.agentPID()
+// newDisturber prepares disturbances. The caller ends them with calm.
+func newDisturber(r *rig, x *session, netem bool) (*disturber, error) {
+	inside, err := x.inside(r)
 	if err != nil {
 		return nil, err
 	}
 	d := &disturber{
-		rig: r, guest: r.onGuest(pid, x.network.Interface), pid: x.toolPID, netem: netem, device: x.network.Interface,
+		rig: r, inside: inside, pid: x.toolPID, netem: netem, device: x.network.Interface,
 		random: rand.New(rand.NewPCG(1, 2)),
 	}
 	// Links that come up again keep their IPv6 addresses.
-	for _, ns := range []*lab.Namespace{r.lab.Host, r.lab.Inet} {
+	for _, ns := range []*lab.Namespace{r.lab.Host, r.lab.Inet, inside} {
 		if err := ns.Sysctl("net.ipv6.conf.all.keep_addr_on_down", "1"); err != nil {
-			return nil, err
+			return nil, errors.Join(err, inside.Close())
 		}
 	}
-	return d, d.guest.run(ctx, "sysctl -q -w net.ipv6.conf.all.keep_addr_on_down=1")
+	return d, nil
+}
+
+// run runs a command in the tool's namespace and returns what it writes.
+func (d *disturber) run(ctx context.Context, line string) (string, error) {
+	out, err := d.inside.CommandContext(ctx, lab.Root, strings.Fields(line)...).Output()
+	return string(out), err
 }
 
 // next does the next disturbance.
@@ -76,7 +83,7 @@ func (d *disturber) flapFar(ctx context.Context) error {
 func (d *disturber) flapTAP(ctx context.Context) error {
 	routes := make(map[string][]string)
 	for _, family := range []string{"-4", "-6"} {
-		out, err := d.guest.output(ctx, "ip "+family+" route show dev "+d.device)
+		out, err := d.run(ctx, "ip "+family+" route show dev "+d.device)
 		if err != nil {
 			return err
 		}
@@ -87,18 +94,18 @@ func (d *disturber) flapTAP(ctx context.Context) error {
 			}
 		}
 	}
-	if err := d.guest.run(ctx, "ip link set "+d.device+" down"); err != nil {
+	if _, err := d.run(ctx, "ip link set "+d.device+" down"); err != nil {
 		return err
 	}
 	if err := sleepUntil(ctx, time.Now().Add(flapTime)); err != nil {
 		return err
 	}
-	if err := d.guest.run(ctx, "ip link set "+d.device+" up"); err != nil {
+	if _, err := d.run(ctx, "ip link set "+d.device+" up"); err != nil {
 		return err
 	}
 	for family, lines := range routes {
 		for _, line := range lines {
-			if err := d.guest.run(ctx, "ip "+family+" route replace "+line+" dev "+d.device); err != nil {
+			if _, err := d.run(ctx, "ip "+family+" route replace "+line+" dev "+d.device); err != nil {
 				return err
 			}
 		}
@@ -165,16 +172,19 @@ func setQueue(fd int, flag uint16) error {
 }
 
 // changeWay gives the veth another netem, or another speed where the kernel has none.
-func (d *disturber) changeWay(ctx context.Context) error {
-	if err := d.calm(ctx); err != nil {
+func (d *disturber) changeWay(context.Context) error {
+	way := shaped{d.rig.lab.Host, lab.LinkName}
+	if err := way.mend(); err != nil {
 		return err
 	}
-	sh := shape{out: qdiscs{fmt.Sprintf("root tbf rate %dmbit burst 256kb limit 4mb", 200+d.random.IntN(2000))}}
 	if d.netem {
-		sh = impairments[d.random.IntN(len(impairments))].shape(d.rig.opts.Rate)
+		return way.apply(impairments[d.random.IntN(len(impairments))].shape(d.rig.opts.Rate))
 	}
-	return d.rig.onLink().apply(ctx, sh)
+	slow := lab.Bottleneck{Rate: uint64(200+d.random.IntN(2000)) * mega, Burst: 256 << 10, Bytes: 4 << 20}
+	return way.ns.ImpairSent(way.device, lab.Impairment{Bottleneck: slow})
 }
 
-// calm leaves the veth unshaped.
-func (d *disturber) calm(ctx context.Context) error { return d.rig.onLink().clear(ctx) }
+// calm leaves the veth unshaped, and ends the disturber.
+func (d *disturber) calm() error {
+	return errors.Join(shaped{d.rig.lab.Host, lab.LinkName}.mend(), d.inside.Close())
+}

@@ -22,11 +22,12 @@ var (
 
 // impairment is what netem does to each packet of both directions. A packet here is what TCP hands down at once, up to 64 KiB
 // with segmentation offloads: netem does not take them apart, for vasta as little as for the kernel.
-type impairment struct{ name, title, netem string }
+type impairment struct {
+	name, title string
+	netem       lab.Impairment
+}
 
 const (
-	// netemLimit is the queue of netem, in packets: more than a delay ever holds, so that nothing is lost there but what is to be.
-	netemLimit = 10_000
 	// slowQueue is the queue in front of what limits the rate, in bytes.
 	slowQueue = 1 << 20
 	// slowBurst lets the largest packet through whole: taken apart, it would be another load than without the limit.
@@ -36,32 +37,53 @@ const (
 // impairments are those of the issue. netem reorders by letting some packets go ahead of others that it delays, so that
 // reordering comes with a small delay of the rest.
 var impairments = []impairment{
-	{"loss", "1 % loss", "loss 1%"},
-	{"reorder", "5 % reordered by 1 ms", "delay 1ms reorder 5%"},
-	{"dup", "1 % duplicated", "duplicate 1%"},
-	{"delay", "20 ms", "delay 20ms"},
+	{"loss", "1 % loss", lab.Impairment{Loss: 1}},
+	{"reorder", "5 % reordered by 1 ms", lab.Impairment{Delay: time.Millisecond, Reorder: 5}},
+	{"dup", "1 % duplicated", lab.Impairment{Duplicate: 1}},
+	{"delay", "20 ms", lab.Impairment{Delay: 20 * time.Millisecond}},
+}
+
+// shape is what a link does to both directions. Its near end is that of the client.
+type shape struct {
+	out, in lab.Impairment // from the client, to the client
 }
 
 // shape lets each direction carry rate Mbit/s at most, 0 for as much as the processors can.
 func (i impairment) shape(rate int) shape {
-	q := qdiscs{fmt.Sprintf("root handle 1: netem limit %d %s", netemLimit, i.netem)}
+	way := i.netem
 	if rate > 0 {
 		// Not netem's own rate: what netem reorders goes ahead of everything that waits for it.
-		q = append(q, fmt.Sprintf("parent 1:1 handle 10: tbf rate %dmbit burst %d limit %d", rate, slowBurst, slowQueue))
+		way.Bottleneck = lab.Bottleneck{Rate: uint64(rate) * mega, Burst: slowBurst, Bytes: slowQueue}
 	}
-	return shape{out: q, in: q}
+	return shape{out: way, in: way}
 }
 
 // throttle is the slow link of the issue: 100 Mbit/s with a queue of 100 packets for the data, and the delay on the way of the
 // ACKs, where it takes no part in the queue.
 func throttle(down bool) shape {
-	slow := qdiscs{"root handle 1: tbf rate 100mbit burst 16kb limit 10mb", "parent 1:1 handle 10: pfifo limit 100"}
-	far := qdiscs{fmt.Sprintf("root netem limit %d delay 50ms", netemLimit)}
+	slow := lab.Impairment{Bottleneck: lab.Bottleneck{Rate: 100 * mega, Burst: 16 << 10, Packets: 100}}
+	far := lab.Impairment{Delay: 50 * time.Millisecond}
 	if down {
 		return shape{out: far, in: slow}
 	}
 	return shape{out: slow, in: far}
 }
+
+// mega is a million, in bits per second.
+const mega = 1_000_000
+
+// shaped is the link that a shape lies on: a device of a namespace.
+type shaped struct {
+	ns     *lab.Namespace
+	device string
+}
+
+// apply shapes the link. The caller mends it, whatever apply returns.
+func (l shaped) apply(sh shape) error {
+	return errors.Join(l.ns.ImpairSent(l.device, sh.out), l.ns.ImpairReceived(l.device, sh.in))
+}
+
+func (l shaped) mend() error { return l.ns.Mend(l.device) }
 
 // Goodput through bad networks is measured for vasta and for the kernel's own TCP over veth.
 func vastaAndVeth(s *subject) bool { return s.Class == ClassVasta || s.Name == vethName }
@@ -153,23 +175,26 @@ func goodput(c cell, l leg, sh func(rate int) shape) func(context.Context, *rig,
 			return Sample{}, fmt.Errorf("start: %w", err)
 		}
 		defer func() { err = errors.Join(err, x.close()) }()
-		link, server := r.onLink(), lab.FarAddr4.Addr()
+		link, server := shaped{r.lab.Host, lab.LinkName}, lab.FarAddr4.Addr()
 		if c.v6 {
 			server = lab.FarAddr6.Addr()
 		}
 		if s.Name == routedName {
-			link = r.onBehind()
+			link.ns = r.behind
 		}
 		if s.tool != nil && l == guestLeg {
-			pid, err := x.agentPID()
-			if err != nil {
-				return Sample{}, err
+			inside, openErr := x.inside(r)
+			if openErr != nil {
+				return Sample{}, openErr
 			}
-			link, server = r.onGuest(pid, x.network.Interface), x.gateway(c.v6)
+			// What lies on the tool's own link goes with the tool.
+			defer func() { err = errors.Join(err, inside.Close()) }()
+			link, server = shaped{inside, x.network.Interface}, x.gateway(c.v6)
+		} else {
+			// The link must be as it was for the next load even when the time is over.
+			defer func() { err = errors.Join(err, link.mend()) }()
 		}
-		// The link must be as it was for the next load even when the time is over.
-		defer func() { err = errors.Join(err, link.clear(context.WithoutCancel(ctx))) }()
-		if err := link.apply(ctx, sh(r.opts.Rate)); err != nil {
+		if err := link.apply(sh(r.opts.Rate)); err != nil {
 			return Sample{}, err
 		}
 		return r.stream(ctx, x, agent.Request{Op: agent.Streams, Server: server, Count: c.streams, Download: c.down, Duration: r.opts.Duration})
@@ -249,16 +274,16 @@ func (x *session) gateway(v6 bool) netip.Addr {
 	return x.network.Gateway
 }
 
-// agentPID is the process id of the agent, which runs in the tool's namespace.
-func (x *session) agentPID() (int, error) {
+// inside opens the namespace of the tool, where the agent runs. The caller closes it.
+func (x *session) inside(r *rig) (*lab.Namespace, error) {
 	procs, err := procfs.Processes()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	for _, p := range procfs.Tree(procs, x.toolPID, func(procfs.Process) bool { return false }) {
 		if isAgent(p) {
-			return p.PID, nil
+			return r.lab.Open("inside", fmt.Sprintf("/proc/%d/ns/net", p.PID))
 		}
 	}
-	return 0, errors.New("the agent has ended")
+	return nil, errors.New("the agent has ended")
 }

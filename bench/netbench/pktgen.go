@@ -41,18 +41,16 @@ func pktgenDrop(ctx context.Context, r *rig, s *subject) (sample Sample, err err
 		return Sample{}, fmt.Errorf("start: %w", err)
 	}
 	defer func() { err = errors.Join(err, x.close()) }()
-	pid, err := x.agentPID()
+	inside, err := x.inside(r)
 	if err != nil {
 		return Sample{}, err
 	}
+	defer func() { err = errors.Join(err, inside.Close()) }()
 	before, err := x.linkCosts(ctx)
 	if err != nil {
 		return Sample{}, err
 	}
-	argv := []string{
-		"nsenter", fmt.Sprintf("--net=/proc/%d/ns/net", pid), "sh", "-c", pktgenScript, "pktgen", x.network.Interface, strconv.Itoa(pktgenFrames),
-	}
-	out, err := r.lab.Host.CommandContext(ctx, lab.Root, argv...).Output()
+	out, err := inside.CommandContext(ctx, lab.Root, "sh", "-c", pktgenScript, "pktgen", x.network.Interface, strconv.Itoa(pktgenFrames)).Output()
 	if err != nil {
 		return Sample{}, fmt.Errorf("pktgen: %w", err)
 	}

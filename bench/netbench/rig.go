@@ -31,8 +31,8 @@ type rig struct {
 }
 
 // newRig builds the lab and starts the servers. The caller closes it.
-func newRig(ctx context.Context, o Options) (r *rig, err error) {
-	r = &rig{opts: o, restore: func() error { return nil }}
+func newRig(ctx context.Context, o Options) (_ *rig, err error) {
+	r := &rig{opts: o, restore: func() error { return nil }}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())

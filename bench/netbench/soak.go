@@ -99,12 +99,12 @@ func growth(v []float64) (float64, error) {
 
 func soak(netem bool) func(context.Context, *rig, *session) (Sample, error) {
 	return func(ctx context.Context, r *rig, x *session) (Sample, error) {
-		d, err := newDisturber(ctx, r, x, netem)
+		d, err := newDisturber(r, x, netem)
 		if err != nil {
 			return Sample{}, err
 		}
 		// What a soak that was ended early has left behind must not trouble the next load.
-		defer func() { _ = d.calm(context.WithoutCancel(ctx)) }()
+		defer func() { _ = d.calm() }()
 		return soakWith(ctx, r, x, d)
 	}
 }

@@ -53,6 +53,10 @@ func (b *memBed) wakeProducers(ctx context.Context) {
 		if b.guest.Wait(ctx) != nil {
 			return
 		}
+		select {
+		case <-b.stopped: // another that has stopped meanwhile is woken with the first
+		default:
+		}
 		b.wakes.Add(1)
 		for _, c := range b.woken {
 			wake(c)

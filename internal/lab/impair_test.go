@@ -4,6 +4,8 @@ package lab_test
 
 import (
 	"net"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -99,7 +101,7 @@ func TestBottleneck(t *testing.T) {
 		t.Fatal(err)
 	}
 	const queue = 10
-	if err := l.Host.Narrow(lab.LinkName, lab.Bottleneck{Rate: 1_000_000, Queue: queue}); err != nil {
+	if err := l.Host.ImpairSent(lab.LinkName, lab.Impairment{Bottleneck: lab.Bottleneck{Rate: 1_000_000, Packets: queue}}); err != nil {
 		t.Fatal(err)
 	}
 	server, err := l.Inet.ListenPacket("udp", net.JoinHostPort(lab.InetAddr4.Addr().String(), "0"))
@@ -133,5 +135,71 @@ func TestBottleneck(t *testing.T) {
 	// Some leave while others come: as many as fit into the time that sending took, with the bucket of two.
 	if most := queue + 3 + int(drained/(12*time.Millisecond)); arrived < queue || arrived > min(most, sent-1) {
 		t.Errorf("%d of %d packets came through a queue of %d", arrived, sent, queue)
+	}
+}
+
+// references is how many hold a qdisc, in the words of tc.
+var references = regexp.MustCompile(`refcnt \d+ `)
+
+// TestQdiscs reads from tc(8) which qdiscs an impairment is, one after the other on the same device.
+func TestQdiscs(t *testing.T) {
+	l := newLab(t)
+	slow := lab.Bottleneck{Rate: 50_000_000, Burst: 128 << 10, Bytes: 1 << 20}
+	for _, test := range []struct {
+		name string
+		i    lab.Impairment
+		want []string
+	}{
+		{"loss", lab.Impairment{Loss: 1}, []string{"qdisc netem 1: root limit 20000 loss 1%"}},
+		{
+			"loss and a bottleneck", lab.Impairment{Loss: 1, Bottleneck: slow},
+			[]string{"qdisc netem 1: root limit 20000 loss 1%", "qdisc tbf 2: parent 1:1 rate 50Mbit burst 128Kb"},
+		},
+		{"reordering", lab.Impairment{Reorder: 5, Delay: time.Millisecond}, []string{"qdisc netem 1: root limit 20000 delay 1ms reorder 5% gap 1"}},
+		{"a bottleneck", lab.Impairment{Bottleneck: slow}, []string{"qdisc tbf 2: root rate 50Mbit burst 128Kb"}},
+		{
+			"a bottleneck of packets", lab.Impairment{Bottleneck: lab.Bottleneck{Rate: 100_000_000, Burst: 16 << 10, Packets: 100}},
+			[]string{"qdisc tbf 2: root rate 100Mbit burst 16362b", "qdisc netem 3: parent 2:1 limit 100"},
+		},
+		{"delay", lab.Impairment{Delay: 20 * time.Millisecond}, []string{"qdisc netem 1: root limit 20000 delay 20ms"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if err := l.Host.Impair(lab.LinkName, test.i); err != nil {
+				t.Fatal(err)
+			}
+			for device, other := range map[string]string{lab.LinkName: "qdisc ingress ffff: parent ffff:fff1", "ieth0": ""} {
+				out, err := l.Host.Command(lab.Root, "tc", "qdisc", "show", "dev", device).Output()
+				if err != nil {
+					t.Fatal(err)
+				}
+				want := test.want
+				if other != "" {
+					want = append(want[:len(want):len(want)], other)
+				}
+				got := strings.Split(strings.TrimSpace(string(out)), "\n")
+				if len(got) != len(want) {
+					t.Fatalf("%s has %q, want %q", device, got, want)
+				}
+				for k, line := range got {
+					line = references.ReplaceAllString(line, "")
+					if !strings.HasPrefix(line, want[k]) {
+						t.Errorf("%s has %q, want %q", device, line, want[k])
+					}
+				}
+			}
+		})
+	}
+	if err := l.Host.Mend(lab.LinkName); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Host.Mend("gone0"); err != nil {
+		t.Errorf("mending a device that is not there: %v", err)
+	}
+	out, err := l.Host.Command(lab.Root, "tc", "qdisc", "show", "dev", lab.LinkName).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := strings.TrimSpace(string(out)); !strings.HasPrefix(text, "qdisc noqueue 0: root") {
+		t.Errorf("mended, the device has %q", text)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -49,8 +50,8 @@ func newNamespace(l *Lab, name string) (*Namespace, error) {
 }
 
 // Open returns the network namespace that path names, such as /proc/PID/ns/net,
-// as one more of the lab's; name stands for it in errors. The lab holds it open
-// until Close, but does not end the processes in it: whoever made it does.
+// as one more of the lab's; name stands for it in errors. It is held open until
+// its Close or the lab's, which do not end the processes in it: whoever made it does.
 func (l *Lab) Open(name, path string) (*Namespace, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -145,6 +146,14 @@ func (ns *Namespace) ListenPacket(network, address string) (c net.PacketConn, er
 		return err
 	})
 	return c, err
+}
+
+// Close lets go of a namespace that [Lab.Open] returned. It is called once, and not after the lab's Close.
+func (ns *Namespace) Close() error {
+	ns.lab.mu.Lock()
+	ns.lab.opened = slices.DeleteFunc(ns.lab.opened, func(o *Namespace) bool { return o == ns })
+	ns.lab.mu.Unlock()
+	return ns.close()
 }
 
 func (ns *Namespace) close() error { return ns.file.Close() }

@@ -19,6 +19,7 @@ type Guest struct {
 	pair     *virtionet.DevicePair
 	features link.Features
 	bell     bell
+	half     int // of the network's receive buffers: with so many posted, there is room again
 	closed   atomic.Bool
 
 	receiving sync.Mutex // of what follows
@@ -38,7 +39,7 @@ type Guest struct {
 var _ link.Queue = (*Guest)(nil)
 
 // Fd implements link.Queue: an eventfd. It is readable from the first frame that came after Receive had found none, until the next Receive; and
-// once when there is room again after Send has answered false.
+// once when there is room for half a ring again after Send has answered false, or for as much as the network can make.
 func (g *Guest) Fd() int { return g.bell.fd }
 
 // Features implements link.Queue.
@@ -95,7 +96,7 @@ func (g *Guest) giveBack() error {
 // listen has the bell tell of the next frame, and reports whether there is one already.
 func (g *Guest) listen() bool {
 	g.asleep = true
-	if g.full.Load() && g.pair.ListenRoom() {
+	if g.full.Load() && g.pair.ListenRoom(g.half) {
 		g.bell.ring() // the one for this may just have been muted
 	}
 	return g.pair.Listen()
@@ -130,7 +131,7 @@ func (g *Guest) Send(out *link.Out) bool {
 			return true
 		}
 		g.blocked = true
-		if !g.pair.ListenRoom() {
+		if !g.pair.ListenRoom(g.half) {
 			g.full.Store(true)
 			return false
 		}
@@ -184,7 +185,7 @@ func (g *Guest) waits() (bool, error) {
 		return false, link.ErrGone
 	}
 	// The bell for room may have been muted by a Receive; what it told of is still there.
-	room := g.full.Load() && g.pair.ListenRoom()
+	room := g.full.Load() && g.pair.ListenRoom(g.half)
 	return g.listen() || g.joint.gone[0].Load() || room, nil
 }
 

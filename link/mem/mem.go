@@ -80,6 +80,7 @@ func New(c Config) (network *virtio.Queue, guest *Guest, err error) {
 		guest.bell.close()
 		return nil, nil, fmt.Errorf("link/mem: %w", err)
 	}
+	guest.half = j.driver.Pairs()[0].Posted() / 2
 	if guest.listen() {
 		guest.bell.ring()
 	}

@@ -250,6 +250,85 @@ func TestRoom(t *testing.T) {
 	}
 }
 
+// readable says whether a queue's descriptor is, without waiting.
+func readable(t *testing.T, q link.Queue) bool {
+	t.Helper()
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(q.Fd()), Events: unix.POLLIN}}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n == 1
+}
+
+// TestRoomAtHalf: a guest that found no room is told when half of the ring is free, once, whether it looks for frames meanwhile or not.
+func TestRoomAtHalf(t *testing.T) {
+	const ring, batch = 256, 32
+	network, guest, err := mem.New(mem.Config{Driver: virtionet.DriverConfig{QueueSize: ring}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer network.Close()
+	defer guest.Close()
+	out := link.Out{Head: numbered(1, 200)} // above the copy-break
+	var frames [batch]packet.Frame
+	for range 5 {
+		for guest.Send(&out) {
+		}
+		if n, err := guest.Receive(frames[:]); n != 0 || err != nil {
+			t.Fatal(n, err)
+		}
+		for free := -batch; free < ring-2*batch; { // the last batch is lent
+			if n, err := network.Receive(frames[:]); n != batch || err != nil {
+				t.Fatal(n, err)
+			}
+			if free += batch; readable(t, guest) != (free >= ring/2) {
+				t.Fatalf("%d buffers are free, and the guest is told: %v", free, readable(t, guest))
+			}
+			if n, err := guest.Receive(frames[:0]); n != 0 || err != nil {
+				t.Fatal(n, err)
+			}
+		}
+		if err := guest.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		drain(t, network)
+	}
+}
+
+// TestRoomForLessThanHalf: a network that goes to sleep while its frames have more than half of the buffers tells a guest that waits for half what there is: each would
+// wait for the other else.
+func TestRoomForLessThanHalf(t *testing.T) {
+	const ring = 8
+	network, guest, err := mem.New(mem.Config{Driver: virtionet.DriverConfig{QueueSize: ring, Features: virtionet.EventIdx}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer network.Close()
+	defer guest.Close()
+	out := link.Out{Head: numbered(1, 200)}
+	for guest.Send(&out) {
+	}
+	var frames [ring]packet.Frame
+	for _, take := range []int{3, ring} {
+		if n, err := network.Receive(frames[:take]); n == 0 || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	for range 2 { // also when it has looked for frames meanwhile
+		waitFor(t, guest)
+		if n, err := guest.Receive(frames[:]); n != 0 || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	sent := 0
+	for guest.Send(&out) {
+		sent++
+	}
+	if sent != 3 {
+		t.Errorf("there was room for %d", sent)
+	}
+}
+
 // checked is the number and the sender of a frame that signed has made; false when it is damaged.
 func checked(f *packet.Frame) (number uint32, sender byte, ok bool) {
 	b := bytes.Join(f.Bufs, nil)

@@ -40,9 +40,7 @@ func TestMTUs(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			if n := snmp(t, r.Guest, "RetransSegs"); n != 0 {
-				t.Errorf("the guest sent %d segments again", n)
-			}
+			r.wantNothingSentAgain()
 		})
 	}
 	r := start(t, "-4", "-m", "68")

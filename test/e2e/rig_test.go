@@ -86,6 +86,7 @@ type rig struct {
 	stdin    io.Closer // its end ends the command
 	log      *logBuffer
 	counters string // file of --counters
+	pauses   *pauses
 	stopped  bool
 }
 
@@ -104,7 +105,7 @@ func startIn(t *testing.T, l *lab.Lab, options ...string) *rig {
 // startUnder is startIn by means of another program, which executes its last arguments.
 func startUnder(t *testing.T, l *lab.Lab, wrapper []string, options ...string) *rig {
 	t.Helper()
-	r := &rig{Lab: l, t: t, log: &logBuffer{}}
+	r := &rig{Lab: l, t: t, log: &logBuffer{}, pauses: watchPauses(t)}
 	args := append(slices.Clone(wrapper), vastaPath, "-q", "--ready-fd", "3")
 	r.cmd = l.Host.Command(lab.Ordinary, append(args, options...)...)
 	r.counters = filepath.Join(r.cmd.Dir, "counters.json")

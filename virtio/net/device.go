@@ -209,8 +209,12 @@ func (d *Device) Kick(i int) {
 		d.serveControl()
 		return
 	}
-	if f := d.pairs[i/2].OnKick; f != nil {
-		f()
+	p := d.pairs[i/2]
+	if i == rxIndex(p.Index) {
+		p.rx.kicked.Store(true)
+	}
+	if p.OnKick != nil {
+		p.OnKick()
 	}
 }
 

@@ -83,7 +83,7 @@ func (d *Device) serveControl() {
 	var chains [controlSize]queue.Chain
 	for {
 		n, err := d.control.Take(chains[:])
-		if err != nil || n == 0 && !d.control.Listen() {
+		if err != nil || n == 0 && !d.control.Listen(1) {
 			return
 		}
 		done := make([]queue.Done, n)

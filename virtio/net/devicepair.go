@@ -188,16 +188,16 @@ func (p *DevicePair) Listen() bool {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 	}
-	return q.vq != nil && listen(&q.err, q.memory, q.vq)
+	return q.vq != nil && listen(&q.err, q.memory, q.vq, 1)
 }
 
 // listen has a queue listen. One that is broken has its error to be asked for.
-func listen(broken *error, m *queue.Memory, vq queue.Device) (more bool) {
+func listen(broken *error, m *queue.Memory, vq queue.Device, after int) (more bool) {
 	if *broken != nil {
 		return true
 	}
 	err := gone(broken, m.Guard(func() error {
-		more = vq.Listen()
+		more = vq.Listen(after)
 		return nil
 	}))
 	return more || err != nil
@@ -225,12 +225,17 @@ func (p *DevicePair) Awake() {
 	}
 }
 
-// ListenRoom asks for OnKick when the driver posts receive buffers. It answers true when it has posted some already. AwakeRoom ends the asking. Both belong
-// to the goroutine that delivers.
-func (p *DevicePair) ListenRoom() bool {
-	p.rx.mu.Lock()
-	defer p.rx.mu.Unlock()
-	return p.rx.vq != nil && listen(&p.rx.err, p.rx.memory, p.rx.vq)
+// ListenRoom asks for OnKick when so many receive buffers are posted, after Deliver has found too few; more than one is a wish, as in queue.Device.Listen. It answers
+// true when they are posted already, or when the driver has kicked since: then OnKick may not be called, and the caller has to deliver instead of sleeping. AwakeRoom ends
+// the asking. Both belong to the goroutine that delivers.
+//
+// To wait for half of the buffers that the driver has in all spares both ends most of the kicks and wakings: a driver posts what it has got back in small pieces. This package's
+// driver kicks before it sleeps with less than half posted (Pair.Listen); whoever does not know the driver waits for one.
+func (p *DevicePair) ListenRoom(posted int) bool {
+	q := &p.rx
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.vq != nil && (q.kicked.Load() || listen(&q.err, q.memory, q.vq, posted-(q.have-q.next)))
 }
 
 // AwakeRoom ends what ListenRoom began.
@@ -335,7 +340,8 @@ type deviceRx struct {
 	merge      bool
 	chains     []queue.Chain // taken from the ring; those from next on are not used yet
 	have, next int
-	expected   int // those before it were hinted at
+	expected   int         // those before it were hinted at
+	kicked     atomic.Bool // the driver has kicked since the ring was looked at for buffers
 	done       [maxTaken]queue.Done
 	ndone      int
 	hash       uint32 // of the frame that is being put, for HASH_REPORT
@@ -457,6 +463,9 @@ func (q *deviceRx) room(n int) (count int, err error) {
 		}
 		q.untake()
 		q.expected = 0
+		if q.kicked.Load() {
+			q.kicked.Store(false) // before the look: what is posted after it is kicked for again
+		}
 		if q.have, err = q.vq.Take(q.chains); q.have == 0 {
 			return 0, err
 		}

@@ -74,7 +74,13 @@ func (p *Pair) Hold(pages []pagepool.Page, i int) []pagepool.Page {
 
 // Listen asks for Wake when the next frame has arrived. It answers true when there is one already: then Wake may not be called, and the caller has to receive instead
 // of sleeping. Awake ends the asking; frames that arrive call Wake no more, though a late call may come.
-func (p *Pair) Listen() bool { return p.rx.next < p.rx.reaped || p.rx.vq.Listen(1) }
+func (p *Pair) Listen() bool {
+	if p.rx.next < p.rx.reaped || p.rx.vq.Listen(1) {
+		return true
+	}
+	p.rx.admit()
+	return false
+}
 
 // Awake ends what Listen began.
 func (p *Pair) Awake() { p.rx.vq.Suppress() }

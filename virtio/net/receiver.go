@@ -188,6 +188,15 @@ func (q *receiver) refill() {
 	}
 }
 
+// admit kicks a device that may be waiting until half of the buffers are posted, when there are fewer and the driver is about to sleep: for want of memory, or because the
+// frames of the last batch have them. No more will come before it is woken, and nobody else may be awake to do that.
+func (q *receiver) admit() {
+	if q.err == nil && 2*q.vq.InFlight() < len(q.slots) {
+		q.stats.Kicks++
+		q.t.Kick(q.index)
+	}
+}
+
 // arm gives the last n free slots memory, those that have kept none, and writes down where it is. It answers for how many there was memory.
 func (q *receiver) arm(n int) int {
 	ids := q.free[len(q.free)-n:]

@@ -112,7 +112,7 @@ func shrink(t *testing.T, format Features, which int, taken bool) error {
 		if err := gone("Deliver", err); err != nil {
 			return err
 		}
-		if !dev.ListenRoom() {
+		if !dev.ListenRoom(1) {
 			return errors.New("ListenRoom lets the device sleep on an error")
 		}
 		dev.AwakeRoom()

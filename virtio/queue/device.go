@@ -26,9 +26,11 @@ type Device interface {
 	// Suppress tells the driver that no notifications are needed for now. They may still come.
 	Suppress()
 
-	// Listen asks for a notification when the next buffer is offered. It answers true when there is something to take already: then
-	// none may come, and the caller has to take instead of sleeping.
-	Listen() bool
+	// Listen asks for a notification when after more buffers have been offered (1: the next one; more is only a wish, kept with EventIdx and
+	// never more than fit into the ring; a packed ring counts descriptors). It answers true when so many can be taken already: then none may come, and the caller
+	// has to take instead of sleeping. A driver that has offered fewer and means to offer no more does not notify by itself: whoever asks for more
+	// than one has to know that it does.
+	Listen(after int) bool
 
 	// Waiting says whether there is something to take, and asks for nothing.
 	Waiting() bool
@@ -132,6 +134,14 @@ type deviceEnd struct {
 
 	fence fence
 	err   error
+}
+
+// awaited is how many descriptors Listen waits for, when the driver can offer room more.
+func (e *deviceEnd) awaited(after, room int) int {
+	if !e.ring.EventIdx {
+		return 1
+	}
+	return max(1, min(after, room))
 }
 
 func (e *deviceEnd) InFlight() int { return e.inFlight }

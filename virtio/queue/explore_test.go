@@ -280,12 +280,14 @@ type scenario struct {
 	buffers int
 	batch   int
 	after   int  // as in Driver.Listen
+	room    int  // as in Device.Listen: a driver that goes to sleep with less in flight kicks
 	quiet   bool // suppress notifications while awake
+	silent  bool // it does not
 }
 
 func (s scenario) String() string {
-	return fmt.Sprintf("%v,%d entries,event=%v,%d buffers by %d,after=%d,quiet=%v", s.ring.Format, s.ring.Size, s.ring.EventIdx, s.buffers,
-		s.batch, s.after, s.quiet)
+	return fmt.Sprintf("%v,%d entries,event=%v,%d buffers by %d,after=%d,room=%d,quiet=%v", s.ring.Format, s.ring.Size, s.ring.EventIdx, s.buffers,
+		s.batch, s.after, s.room, s.quiet)
 }
 
 // machine puts the two ends on a fresh one.
@@ -343,6 +345,9 @@ func (s scenario) drive(t *testing.T, m *machine, d Driver) {
 			continue
 		}
 		if !d.Listen(s.after) {
+			if d.InFlight() < s.room && !s.silent {
+				m.kick()
+			}
 			m.sleep()
 		}
 		if s.quiet {
@@ -364,7 +369,7 @@ func (s scenario) serve(t *testing.T, m *machine, d Device) {
 			t.Error(err)
 		}
 		if n == 0 {
-			if !d.Listen() {
+			if !d.Listen(s.room) {
 				m.sleep()
 			}
 			if s.quiet {
@@ -394,10 +399,15 @@ func scenarios() (all []scenario) {
 			for _, eventIdx := range []bool{false, true} {
 				for _, quiet := range []bool{false, true} {
 					// More than a lap in any case, more than two of the smallest rings.
-					s := scenario{ring: Ring{Format: format, Size: size, EventIdx: eventIdx}, buffers: max(size+1, 5), batch: 1, after: 1, quiet: quiet}
+					s := scenario{ring: Ring{Format: format, Size: size, EventIdx: eventIdx}, buffers: max(size+1, 5), batch: 1, after: 1, room: 1, quiet: quiet}
 					all = append(all, s)
 					if size > 1 {
 						s.batch, s.after = size, size
+						all = append(all, s)
+					}
+					if size > 1 && eventIdx && quiet {
+						// A device that waits for more than the driver offers at once, and in the end for more than it offers at all.
+						s.batch, s.after, s.room = 1, 1, (size+2)/2
 						all = append(all, s)
 					}
 				}
@@ -419,6 +429,17 @@ func TestNoWakeUpLost(t *testing.T) {
 		}
 	}
 	t.Logf("%d states", total)
+}
+
+// TestExplorerFindsMissingKick: when a driver that has nothing more to offer goes to sleep without a word, a device that waits for more may sleep for ever.
+func TestExplorerFindsMissingKick(t *testing.T) {
+	for _, s := range scenarios() {
+		if s.silent = true; s.room > 1 {
+			if _, lost := explore(t, func() *machine { return s.machine(t, false) }); lost == nil {
+				t.Errorf("%v: nothing was found", s)
+			}
+		}
+	}
 }
 
 // TestExplorerFindsMissingFence: without the fences the explorer must find what it is made to find, in either format, with and without the event

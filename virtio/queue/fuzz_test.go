@@ -151,7 +151,7 @@ func fuzzDevice(f *testing.F, format queue.Format) {
 				device.Suppress()
 				device.ShouldNotify()
 			case 15:
-				device.Listen()
+				device.Listen(int(in.byte()))
 				if device.Err() != nil {
 					taken = nil
 					if err := device.Reset(device.Position()); err != nil {

@@ -347,7 +347,7 @@ func TestRewrittenWhileRead(t *testing.T) {
 					}
 				}
 				device.ShouldNotify()
-				device.Listen()
+				device.Listen(1 + rounds%5)
 				if err != nil {
 					broken++
 					if err := device.Reset(queue.Start(format)); err != nil {

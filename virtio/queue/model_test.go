@@ -78,13 +78,7 @@ func pattern(token uint64, n int) []byte {
 func (m *model) inFlight() int { return len(m.offered) + len(m.atDevice) + len(m.returned) }
 
 func (m *model) free() int {
-	n := m.ring.Size
-	for _, l := range [][]*held{m.offered, m.atDevice, m.returned} {
-		for _, h := range l {
-			n -= h.descs
-		}
-	}
-	return n
+	return m.ring.Size - descriptors(m.offered) - descriptors(m.atDevice) - descriptors(m.returned)
 }
 
 // segments cuts a number of pieces, in all at most cell/2 bytes, from the arena at off.
@@ -235,16 +229,33 @@ func (m *model) reap(t *rapid.T) {
 	}
 }
 
-func (m *model) deviceListens(*rapid.T) {
-	if m.device.Listen() != (len(m.offered) > 0) {
-		panic(fmt.Sprintf("Listen of the device is wrong: %d are offered", len(m.offered)))
+func (m *model) deviceListens(t *rapid.T) {
+	after := rapid.IntRange(1, 5).Draw(t, "after")
+	// What is there, and what it is counted in.
+	have, taken := len(m.offered), len(m.atDevice)
+	if m.ring.Format == queue.Packed {
+		have, taken = descriptors(m.offered), descriptors(m.atDevice)
+	}
+	want := 1
+	if m.ring.EventIdx {
+		want = max(1, min(after, m.ring.Size-taken))
+	}
+	if m.device.Listen(after) != (have >= want) {
+		t.Fatalf("Listen of the device is wrong: %d are offered, asked was for %d", have, want)
 	}
 	if m.kick = always; m.ring.EventIdx {
-		// One that has been offered already, but not taken, has passed the event.
-		if m.kick, m.kickAfter = armed, 1; len(m.offered) > 0 {
-			m.kick = suppressed
+		if m.kick, m.kickAfter = armed, want-have; m.kickAfter <= 0 {
+			m.kick = suppressed // those offered already, but not taken, have passed the event
 		}
 	}
+}
+
+// descriptors is how many a list takes in the ring.
+func descriptors(list []*held) (n int) {
+	for _, h := range list {
+		n += h.descs
+	}
+	return n
 }
 
 func (m *model) driverListens(t *rapid.T) {

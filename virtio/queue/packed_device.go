@@ -223,20 +223,23 @@ func (d *packedDevice) ShouldNotify() bool {
 
 func (d *packedDevice) Suppress() { d.shared.deviceEvent.store(eventDisable << 16) }
 
-func (d *packedDevice) Listen() bool {
+func (d *packedDevice) Listen(after int) bool {
 	event := uint32(eventEnable << 16)
+	last := d.avail // of those that are waited for
+	last.advance(uint16(d.awaited(after, d.ring.Size-d.slots)-1), uint16(d.ring.Size))
 	if d.ring.EventIdx {
-		event = eventDesc<<16 | uint32(d.avail.word())
+		event = eventDesc<<16 | uint32(last.word())
 	}
 	d.shared.deviceEvent.store(event)
 	// The wish has to be visible before the flags are read: the driver stores the flags, fences, and looks at the wish (2.8.10).
 	d.fence.full()
-	return d.Waiting()
+	// The first one too: those behind it in a batch are written before it, and not offered until it is.
+	return d.Waiting() && (last == d.avail || d.isOffered(last))
 }
 
-func (d *packedDevice) Waiting() bool {
-	if d.slots == d.ring.Size {
-		return false
-	}
-	return d.avail.isAvail(uint16(word{&d.shared.desc[d.avail.off].word}.load() >> 16))
+func (d *packedDevice) Waiting() bool { return d.slots < d.ring.Size && d.isOffered(d.avail) }
+
+// isOffered says whether the descriptor at a place is the device's.
+func (d *packedDevice) isOffered(at ringPos) bool {
+	return at.isAvail(uint16(word{&d.shared.desc[at.off].word}.load() >> 16))
 }

@@ -351,7 +351,7 @@ func TestPackedFlags(t *testing.T) {
 		bed := queuetest.NewBed(t, queuetest.Heap, queue.Ring{Format: queue.Packed, Size: 2, EventIdx: true}, arenaLen)
 		device, driver, raw := bed.Device(t, 0), bed.Driver(t), bed.MockDevice()
 		raw.Put(0, desc(0, flags, 0))
-		equal(t, "Listen of the device", device.Listen(), flags == avail)
+		equal(t, "Listen of the device", device.Listen(1), flags == avail)
 		takeAll(t, device, b2i(flags == avail))
 		publish(t, driver, queue.Buffer{Out: []queue.Segment{seg(0, 1)}})
 		raw.Put(0, desc(0, flags, 0))
@@ -372,7 +372,7 @@ func TestPackedFullRing(t *testing.T) {
 	takeAll(t, device, 2)
 	driver.OfferList(desc(0, next, 0))
 	takeAll(t, device, 0)
-	equal(t, "Listen", device.Listen(), false)
+	equal(t, "Listen", device.Listen(1), false)
 }
 
 func b2i(b bool) int {
@@ -446,7 +446,7 @@ func TestWishBytes(t *testing.T) {
 	device.Suppress()
 	equal(t, "split flags, suppressed", [2]uint16{raw.AvailFlags(), raw.UsedFlags()}, [2]uint16{1, 1})
 	driver.Listen(1)
-	device.Listen()
+	device.Listen(1)
 	equal(t, "split flags", [2]uint16{raw.AvailFlags(), raw.UsedFlags()}, [2]uint16{0, 0})
 
 	bed = queuetest.NewBed(t, queuetest.Heap, queue.Ring{Size: 8, EventIdx: true}, arenaLen)
@@ -455,11 +455,15 @@ func TestWishBytes(t *testing.T) {
 		publish(t, driver, queue.Buffer{Out: []queue.Segment{seg(0, 1)}})
 	}
 	takeAll(t, device, 4)
-	equal(t, "Listen", driver.Listen(3) || device.Listen(), false)
+	equal(t, "Listen", driver.Listen(3) || device.Listen(1), false)
 	equal(t, "events", [2]uint16{raw.UsedEvent(), raw.AvailEvent()}, [2]uint16{2, 4})
 	driver.Listen(1000) // never more than are in flight
 	equal(t, "event of too many", raw.UsedEvent(), 3)
 	driver.Suppress()
+	equal(t, "Listen for more", device.Listen(3), false)
+	equal(t, "event of three", raw.AvailEvent(), 6)
+	device.Listen(1000) // never more than fit
+	equal(t, "event of too many", raw.AvailEvent(), 7)
 	device.Suppress()
 	equal(t, "events, suppressed", [2]uint16{raw.UsedEvent(), raw.AvailEvent()}, [2]uint16{65535, 3})
 	equal(t, "flags", [2]uint16{raw.AvailFlags(), raw.UsedFlags()}, [2]uint16{0, 0})
@@ -472,13 +476,22 @@ func TestWishBytes(t *testing.T) {
 		}
 		takeAll(t, device, 3)
 		driver.Listen(2)
-		device.Listen()
+		device.Listen(1)
 		at, flags := raw.DriverEvent()
 		atDev, flagsDev := raw.DeviceEvent()
 		if eventIdx { // offset 1 of this lap; offset 0 of the next one, whose wrap counter is 0
 			equal(t, "events", [4]uint16{at, flags, atDev, flagsDev}, [4]uint16{0x8001, 2, 0, 2})
 		} else {
 			equal(t, "events", [4]uint16{at, flags, atDev, flagsDev}, [4]uint16{0, 0, 0, 0})
+		}
+		if eventIdx {
+			giveBack(t, device, queue.Done{ID: 0}, queue.Done{ID: 1})
+			device.Listen(2)
+			atDev, _ = raw.DeviceEvent()
+			equal(t, "event of two", atDev, 1)
+			device.Listen(1000) // never more than fit
+			atDev, _ = raw.DeviceEvent()
+			equal(t, "event of too many", atDev, 1)
 		}
 		driver.Suppress()
 		device.Suppress()

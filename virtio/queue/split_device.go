@@ -256,9 +256,10 @@ func (d *splitDevice) Suppress() {
 	}
 }
 
-func (d *splitDevice) Listen() bool {
+func (d *splitDevice) Listen(after int) bool {
+	n := uint16(d.awaited(after, d.ring.Size-int(d.availIdx-d.usedIdx)))
 	if d.ring.EventIdx {
-		d.shared.availEvent.store(d.availIdx)
+		d.shared.availEvent.store(d.availIdx + n - 1)
 	} else {
 		// Whatever the flags are taken for: after Reset they are what an earlier device has left there.
 		d.flags = 0
@@ -266,7 +267,7 @@ func (d *splitDevice) Listen() bool {
 	}
 	// The wish has to be visible before the index is read: the driver stores the index, fences, and looks at the wish (2.7.10).
 	d.fence.full()
-	return d.Waiting()
+	return d.offered()-d.availIdx >= n
 }
 
 func (d *splitDevice) Waiting() bool { return d.offered() != d.availIdx }

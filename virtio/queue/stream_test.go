@@ -124,7 +124,7 @@ func serve(device queue.Device, kick, call event, total int) error {
 			return err
 		}
 		if n == 0 {
-			if !device.Listen() {
+			if !device.Listen(1) {
 				<-kick
 			}
 			device.Suppress()
@@ -189,7 +189,7 @@ func rounds(tb testing.TB, bed *queuetest.Bed, batch, segments int) func() {
 			tb.Fatal(err)
 		}
 		device.ShouldNotify()
-		device.Listen()
+		device.Listen(1)
 		if n, err = driver.Reap(used); n != batch || err != nil {
 			tb.Fatal(n, err)
 		}

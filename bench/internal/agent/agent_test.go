@@ -132,12 +132,16 @@ func TestStreamsBetweenAgents(t *testing.T) {
 func TestPingBesideALoad(t *testing.T) {
 	loopback := netip.MustParseAddr("127.7.2.1")
 	c := start(t)
-	for _, test := range []struct{ script, err string }{
-		{"sleep 1; echo '{}'", ""},
-		{"echo '{}'", "before it began"},
-		{"sleep 0.6; echo '{}'", "ended before it"},
+	for _, test := range []struct {
+		script string
+		pings  time.Duration
+		err    string
+	}{
+		{"sleep 3; echo '{}'", 200 * time.Millisecond, ""},
+		{"echo '{}'", 200 * time.Millisecond, "before it began"},
+		{"sleep 0.6; echo '{}'", time.Second, "ended before it"}, // on a busy machine perhaps before it began
 	} {
-		r, err := c.Call(Request{Op: Ping, Server: loopback, Duration: 200 * time.Millisecond, Argv: []string{"sh", "-c", test.script}}, limit)
+		r, err := c.Call(Request{Op: Ping, Server: loopback, Duration: test.pings, Argv: []string{"sh", "-c", test.script}}, limit)
 		if test.err == "" && (err != nil || r.Latency.Exchanges != 100 || string(r.Output) != "{}") ||
 			test.err != "" && (err == nil || !strings.Contains(err.Error(), test.err)) {
 			t.Errorf("%s: %+v %s, %v", test.script, r.Latency, r.Output, err)

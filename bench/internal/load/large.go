@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,7 +27,12 @@ type Answered struct {
 
 // LargeDatagrams sends count requests of size bytes to a Server, each when the last was answered or given up, and compares the answers.
 func LargeDatagrams(server netip.Addr, count, size int) (Answered, error) {
-	fd, err := socket(unix.SOCK_DGRAM, udpTimeout)
+	return largeDatagrams(server, count, size, udpTimeout)
+}
+
+// largeDatagrams gives a request up when it has not been answered within timeout.
+func largeDatagrams(server netip.Addr, count, size int, timeout time.Duration) (Answered, error) {
+	fd, err := socket(unix.SOCK_DGRAM, timeout)
 	if err != nil {
 		return Answered{}, err
 	}

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"errors"
 	"net/netip"
 	"testing"
 	"time"
@@ -24,6 +25,13 @@ func serve(t *testing.T) {
 	})
 }
 
+func TestListenTwice(t *testing.T) {
+	serve(t)
+	if s, err := Listen(loopback); s != nil || !errors.Is(err, unix.EADDRINUSE) {
+		t.Errorf("a second server on the same ports: %v, %v", s, err)
+	}
+}
+
 func TestGenerators(t *testing.T) {
 	serve(t)
 	const d = 100 * time.Millisecond
@@ -31,16 +39,18 @@ func TestGenerators(t *testing.T) {
 		"TCP_RR": RR, "TCP_CRR": CRR, "UDP_RR": UDPRR,
 	} {
 		t.Run(name, func(t *testing.T) {
-			l, err := run(loopback, d)
-			if err != nil {
-				t.Fatal(err)
+			var l Latency
+			for range 5 { // a busy machine may spoil some
+				var err error
+				if l, err = run(loopback, d); err != nil {
+					t.Fatal(err)
+				}
+				fit := float64(l.Exchanges) / d.Seconds()
+				if l.Exchanges >= 10 && l.Lost == 0 && 0 < l.P50 && l.P50 <= l.P99 && l.P99 <= d && fit/5 <= l.PerSecond && l.PerSecond <= 1.01*fit {
+					return
+				}
 			}
-			if l.Exchanges < 10 || l.Lost != 0 || l.P50 <= 0 || l.P99 < l.P50 || l.P99 > d {
-				t.Errorf("%+v", l)
-			}
-			if fit := float64(l.Exchanges) / d.Seconds(); l.PerSecond > 1.01*fit || l.PerSecond < fit/5 {
-				t.Errorf("%v a second, %d exchanges in %v", l.PerSecond, l.Exchanges, d)
-			}
+			t.Errorf("in none of 5 runs of %v all came back in time, at a rate that fits: %+v", d, l)
 		})
 	}
 }
@@ -69,14 +79,17 @@ func TestLostDatagramsAreCountedAndLateAnswersIgnored(t *testing.T) {
 		t.Fatal(err)
 	}
 	done := make(chan struct{})
+	requests := 0
 	go func() {
 		defer close(done)
 		buf := make([]byte, 1)
 		for i := 1; ; i++ {
-			_, from, err := unix.Recvfrom(fd, buf, 0)
+			var from unix.Sockaddr
+			_, err := retry(func() (n int, err error) { n, from, err = unix.Recvfrom(fd, buf, 0); return n, err })
 			if err != nil {
 				return // the generator has stopped
 			}
+			requests = i
 			switch {
 			case i%3 == 0: // lost
 			case i%3 == 1 && i > 1: // the lost one's answer comes first, late
@@ -87,14 +100,15 @@ func TestLostDatagramsAreCountedAndLateAnswersIgnored(t *testing.T) {
 			}
 		}
 	}()
-	l, err := UDPRR(loopback, 4*udpTimeout)
+	l, err := UDPRR(loopback, 10*udpTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l.Lost < 3 || l.Lost > 4 || l.Exchanges < 2*(l.Lost-1) || l.Exchanges > 2*(l.Lost+1) {
-		t.Errorf("every third datagram was lost: %+v", l)
-	}
 	<-done
+	// On a busy machine more are given up than were lost. A late answer taken for one in time would make it fewer.
+	if lost := requests / 3; lost == 0 || l.Lost < lost || l.Exchanges+l.Lost != requests {
+		t.Errorf("every third of %d datagrams was lost: %+v", requests, l)
+	}
 }
 
 func TestCrowd(t *testing.T) {

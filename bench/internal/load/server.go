@@ -28,8 +28,8 @@ type Server struct {
 
 // Listen starts a server at addr, on all the package's ports. The caller closes
 // it.
-func Listen(addr netip.Addr) (s *Server, err error) {
-	s = &Server{}
+func Listen(addr netip.Addr) (_ *Server, err error) {
+	s := &Server{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("load server at %v: %w", addr, err), s.Close())

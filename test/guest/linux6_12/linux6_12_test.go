@@ -23,7 +23,7 @@ func TestKernel(t *testing.T) {
 		{Package: "link/vhostnet", Run: "^TestKernelGivesUp$"},
 		{Package: "test/e2e", Run: "^TestVHost$/^(several_queues|tiny_rings)$"},
 		{Package: "netns", Run: "^(TestCreateConfiguresNetwork|TestResolvConf|TestCommandSeesOnlyItsOwn|TestAttachPaths|TestStageKilled)$"},
-		{Package: "internal/lab", Run: "^(TestImpairments|TestBottleneck)$"},
+		{Package: "internal/lab", Run: "^(TestImpairments|TestBottleneck|TestQdiscs)$"},
 		{Package: "test/e2e", Run: "^TestNetem$"},
 	})
 }

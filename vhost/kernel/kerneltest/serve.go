@@ -109,7 +109,7 @@ func (t *Twin) scatter(r *ring, message []byte) (done []queue.Done) {
 			notify(r.err)
 			return nil
 		}
-		if n == 0 && r.vq.Listen() {
+		if n == 0 && r.vq.Listen(1) {
 			continue
 		}
 		if n == 0 { // Listen has asked for buffers beyond these
@@ -156,7 +156,7 @@ func (t *Twin) Take() (hdr packet.NetHdr, data []byte, pieces int, ok bool) {
 	}
 	var c [1]queue.Chain
 	n, err := r.vq.Take(c[:])
-	if n == 0 && err == nil && r.vq.Listen() {
+	if n == 0 && err == nil && r.vq.Listen(1) {
 		n, err = r.vq.Take(c[:])
 	}
 	if err != nil {
