@@ -253,6 +253,58 @@ func TestUDPRefusedBeforeSend(t *testing.T) {
 	}
 }
 
+// TestMarkedBeforeSend: an error that marks the socket although it was taken from the queue is an earlier datagram's: the next one is sent, and the guest is told once.
+func TestMarkedBeforeSend(t *testing.T) {
+	for _, err := range []hostsock.Errno{unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.EACCES, unix.EMSGSIZE} {
+		for _, tc := range []struct {
+			name  string
+			send  func(r *rig, seq uint16)
+			count int
+		}{
+			{"UDP", func(r *rig, seq uint16) { r.inject(udpFrame(at(guest4, 5000), at(server4, 53), []byte{byte(seq)})) }, 1},
+			{"echo", func(r *rig, seq uint16) { r.inject(echoFrame(guest4, server4, 7, seq, nil)) }, 1},
+			{"one by one", func(r *rig, _ uint16) {
+				r.host.Last().NoSegments = true
+				for range 3 {
+					r.inject(udpFrame(at(guest4, 5000), at(server4, 53), []byte("x")))
+				}
+			}, 3},
+		} {
+			t.Run(fmt.Sprintf("%s %v", tc.name, err), func(t *testing.T) {
+				r := newRig(t)
+				if tc.count > 1 {
+					r.inject(udpFrame(at(guest4, 5000), at(server4, 53), []byte("first")))
+				} else {
+					tc.send(r, 1)
+				}
+				r.settle()
+				s := r.host.Last()
+				e := hostsock.SendError{Err: err, Type: 3, Code: 1, From: server4, Peer: at(server4, 53), Data: []byte{8, 0, 0, 0, 0, 7, 0, 1}}
+				s.Answer(e)
+				r.settle()
+				told := len(r.take())
+				if told != 1 || s.Unheard() != 0 {
+					t.Fatalf("the guest gets %d frames, %d errors wait", told, s.Unheard())
+				}
+				mark := func() { s.Fail(hosttest.SendDatagrams, err, 1) } // after the queue was emptied
+				if tc.count == 1 {
+					mark()
+				} else {
+					s.OnSend = func([]byte) { s.OnSend = nil; mark() } // between the first and the second
+				}
+				tc.send(r, 2)
+				r.settle()
+				if n := len(s.Datagrams()); n != 1+tc.count {
+					t.Errorf("%d datagrams have left, want %d", n, 1+tc.count)
+				}
+				if n := len(r.take()); n != 0 && err != unix.ECONNREFUSED {
+					t.Errorf("the guest is told %d times more", n)
+				}
+			})
+		}
+	}
+}
+
 func portUnreachable(a netip.Addr) (typ, code uint8) {
 	if a.Is4() {
 		return layers.ICMPv4TypeDestinationUnreachable, layers.ICMPv4CodePort
@@ -267,7 +319,11 @@ func TestUDPSocketFull(t *testing.T) {
 		reason stats.Reason
 	}{{unix.ENOBUFS, stats.SocketFull}, {unix.EMSGSIZE, stats.TooLong}} {
 		r := newRig(t)
-		r.host.Fail(hosttest.SendDatagrams, tc.err, 1)
+		times := 1
+		if tc.err == unix.EMSGSIZE {
+			times = 2 // the first may be about an earlier one
+		}
+		r.host.Fail(hosttest.SendDatagrams, tc.err, times)
 		for range 2 {
 			r.inject(udpFrame(at(guest4, 5000), at(server4, 53), []byte("x")))
 			r.nothing()

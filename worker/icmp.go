@@ -40,7 +40,7 @@ func (w *Worker) icmpInput() {
 
 // icmpSend gives the message in w.pkt to the host socket.
 func (w *Worker) icmpSend(f *flowSlot) {
-	for tries := 0; ; tries++ {
+	for tried := false; ; tried = true {
 		w.iov = w.pkt.Frame.Append(w.iov[:0], w.pkt.L4, w.pkt.L4Len)
 		w.echo[0] = hostsock.Datagram{Bufs: w.iov, TOS: w.pkt.TOS, TTL: sentTTL(w.pkt.TTL), V6: w.pkt.V6}
 		_, err := w.Host.SendDatagrams(f.fd, w.echo[:])
@@ -48,12 +48,12 @@ func (w *Worker) icmpSend(f *flowSlot) {
 		if err == 0 {
 			return
 		}
-		said, mtu := 0, 0
+		mtu := 0
 		if pending(err) {
-			said, mtu = w.takeErrors(f.fd, f, -1)
+			_, mtu = w.takeErrors(f.fd, f, -1)
 		}
-		if said > 0 && mtu == 0 && tries == 0 {
-			continue // what has failed is an earlier request
+		if again(err, mtu, tried) {
+			continue
 		}
 		w.Stats.Drop(sendReason(err))
 		w.sendFailed(w.pkt.Dst, w.pkt.Src, err, mtu, w.quotable())

@@ -59,8 +59,8 @@ func (w *Worker) udpAcross(f *flowSlot, i int) (n int) {
 		switch {
 		case err == 0:
 			tried = false
-		case pending(err) && !tried:
-			tried = true // what has failed is an earlier one, most likely: nobody is at the port of the host
+		case again(err, 0, tried):
+			tried = true
 			if r.listener >= 0 {
 				w.takeErrors(fd, f, -1)
 			}

@@ -159,9 +159,9 @@ func (w *Worker) sendUDP() (at int) {
 			return at
 		}
 		said, mtu := w.sendErrors(err)
-		if (said > 0 && mtu == 0 || err == unix.ECONNREFUSED) && !tried { // about an earlier datagram; nothing was sent
+		if again(err, mtu, tried) {
 			tried = true
-			if said == 0 {
+			if said == 0 && err == unix.ECONNREFUSED {
 				w.udpSendFailed(&u.each[at], err, 0, 1)
 			}
 			continue
@@ -185,6 +185,11 @@ func (w *Worker) sendErrors(err hostsock.Errno) (said, mtu int) {
 	return w.takeErrors(u.fd, w.flows[u.each[0].flow], u.owner) // a flow with a socket of its own is not closed before this
 }
 
+// again reports whether a message that was refused with err is to be tried once more: the error may be an earlier one's, which waited in the socket. It waits there even when the
+// queue of errors has none, since the kernel puts an error into the queue before it marks the socket with it: who takes it in between finds the mark afterwards. To report the mark clears it, so that a second
+// refusal is the message's own; so is one that comes with the width of the way, mtu.
+func again(err hostsock.Errno, mtu int, tried bool) bool { return pending(err) && mtu == 0 && !tried }
+
 // udpAlone deals with message i, which was refused: where it stands for several datagrams, they are sent one by one. mtu is the width of the way
 // if it was too long for that. It reports false when the socket takes no more now; the message is what is left of it then.
 func (w *Worker) udpAlone(i int, err hostsock.Errno, mtu int) (done bool) {
@@ -203,20 +208,34 @@ func (w *Worker) udpAlone(i int, err hostsock.Errno, mtu int) (done bool) {
 	for off := 0; off < s.len; off += s.step {
 		w.iov = appendRange(w.iov[:0], d.Bufs, off, min(s.step, s.len-off))
 		one.Bufs = w.iov
-		if _, err := w.Host.SendDatagrams(u.fd, u.one[:]); err != 0 {
-			if err == unix.EAGAIN {
-				d.Bufs = cutFront(d.Bufs, off)
-				s.len -= off
-				s.count -= off / s.step
-				u.one[0] = hostsock.Datagram{}
-				return false
-			}
-			_, mtu := w.sendErrors(err)
+		err, mtu := w.sendOne()
+		switch err {
+		case 0:
+		case unix.EAGAIN:
+			d.Bufs = cutFront(d.Bufs, off)
+			s.len -= off
+			s.count -= off / s.step
+			u.one[0] = hostsock.Datagram{}
+			return false
+		default:
 			w.udpSendFailed(s, err, mtu, 1)
 		}
 	}
 	u.one[0] = hostsock.Datagram{}
 	return true
+}
+
+// sendOne sends the message that stands for one datagram alone. mtu is the width of the way when it is too long for that.
+func (w *Worker) sendOne() (err hostsock.Errno, mtu int) {
+	u := &w.udp
+	for tried := false; ; tried = true {
+		if _, err = w.Host.SendDatagrams(u.fd, u.one[:]); err == 0 {
+			return 0, 0
+		}
+		if _, mtu = w.sendErrors(err); !again(err, mtu, tried) {
+			return err, mtu
+		}
+	}
 }
 
 // cutFront takes n bytes from the front of bufs, in place.

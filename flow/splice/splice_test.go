@@ -129,6 +129,9 @@ func TestModel(t *testing.T) {
 			}
 		}()
 		end := rapid.SampledFrom([]splice.End{splice.Inside, splice.Outside})
+		if rapid.Bool().Draw(t, "connected") {
+			p.conn.Connect()
+		}
 		t.Repeat(map[string]func(*rapid.T){
 			"connect": func(*rapid.T) { p.conn.Connect() },
 			"send": func(t *rapid.T) {
@@ -151,8 +154,15 @@ func TestModel(t *testing.T) {
 				s.space += rapid.SampledFrom([]int{1, 1000, pagepool.PageSize, 2*pagepool.PageSize + 1}).Draw(t, "bytes")
 				s.stale = true
 			},
-			"event": func(t *rapid.T) { p.notify(end.Draw(t, "end")) },
-			"work":  func(*rapid.T) { p.work() },
+			"event": func(t *rapid.T) {
+				p.notify(end.Draw(t, "end"))
+				p.work()
+			},
+			"events": func(t *rapid.T) {
+				p.notify(splice.Inside)
+				p.notify(splice.Outside)
+				p.work()
+			},
 			"": func(t *rapid.T) {
 				for e := range p.ends {
 					s, from := &p.ends[e], 1-e
