@@ -87,7 +87,7 @@ bench: build
 	$(SUDO) ./bin/vasta bench net $(BENCHFLAGS)
 
 # The long forms: the end-to-end tests that take long, TCP over the lossy path and every fuzz target for SOAKTIME each, the race detector; then every
-# cell of every netem in the guest machine, and a mixed load for SOAKBENCH here and for as long there.
+# cell of every netem in the guest machine, 100 million frames in every cell of the overload bench, and a mixed load for SOAKBENCH here and for as long there.
 soak: prepare
 	$(GO) test -count=1 -timeout 30m -tags soak $(TESTEXEC) ./test/e2e
 	$(GO) test -count=1 -timeout 0 -run 'TestLossyPath$$' ./flow/tcp -lossy.time $(SOAKTIME)
@@ -95,6 +95,7 @@ soak: prepare
 	$(MAKE) fuzz FUZZTIME=$(SOAKTIME)
 	$(MAKE) race
 	$(MAKE) build
+	$(SUDO) ./bin/vasta bench overload --count 100000000
 	$(SUDO) ./bin/vasta bench net --lab --only netem,tbf,soak --soak $(SOAKBENCH)
 
 # The guest machine, for what the kernel here lacks: its images, and one test in it.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/vasta-net/vasta/bench/internal/agent"
 	"github.com/vasta-net/vasta/bench/netbench"
@@ -41,6 +42,9 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	case "net":
 		return netbench.Main(args[1:], stdout, stderr)
 	case "overload":
+		if lab := slices.Index(args, "--lab"); lab > 0 {
+			return netbench.PressureMain(slices.Concat(args[1:lab], args[lab+1:]), stdout, stderr)
+		}
 		return overloadbench.Main(args[1:], stdout, stderr)
 	case "vhost":
 		return netbench.VHostMain(args[1:], stdout, stderr)

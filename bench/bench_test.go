@@ -33,6 +33,8 @@ func TestCommandLine(t *testing.T) {
 		{"virtio --rounds=0", 2, "", "--rounds"},
 		{"virtio --only pool,sctp", 2, "", `no row is named "sctp"`},
 		{"virtio now", 2, "", `unexpected argument "now"`},
+		{"overload --lab --help", 0, "fq_codel", ""},
+		{"overload --quick --lab --only loopback", 2, "", `no load is named "pressure-loopback"`},
 		{"net --help", 0, "--markdown FILE", ""},
 		{"net --rounds=0", 2, "", "--rounds"},
 		{"net --rounds=few", 2, "", "rounds"},

@@ -43,7 +43,7 @@ func fake(value func(load, subject string) []float64) *Results {
 	for _, queues := range workerQueues {
 		r.Subjects = append(r.Subjects, SubjectInfo{Name: queuesName(queues), Class: ClassVariant})
 	}
-	for _, name := range []string{dropName, rulesName, tapPath.name, vhostsWay.name, ladderName(baseline.Wait), ladderName(baseline.Asynchronous)} {
+	for _, name := range []string{dropName, rulesName, tapPath.name, vhostsWay.name, tapPath.dropping().name, vhostsWay.dropping().name, ladderName(baseline.Wait), ladderName(baseline.Asynchronous)} {
 		r.Subjects = append(r.Subjects, SubjectInfo{Name: name, Class: ClassVariant})
 	}
 	for _, l := range loads {
@@ -372,7 +372,7 @@ func TestReport(t *testing.T) {
 	for _, want := range []string{
 		"Warning: other work kept 0.9 processors busy",
 		"TCP 1 stream, MTU 65520, ns→host, Gbit/s\n",
-		fmt.Sprintf("  %-17s%-14s%-9s%-6s%-9s%-17s%-14s%s\n", "vasta", "24", "20", "30", "0.500", "2", "2.67", "4 retransmits"),
+		fmt.Sprintf("  %-18s%-14s%-9s%-6s%-9s%-17s%-14s%s\n", "vasta", "24", "20", "30", "0.500", "2", "2.67", "4 retransmits"),
 		"  (slirp4netns not measured: round 1: not there)\n",
 		"  (best peer: newpasta)\n",
 		"  (vasta, round 1: connection 5: refused)\n",

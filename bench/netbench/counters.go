@@ -48,6 +48,9 @@ type counters struct {
 	} `json:"residence"`
 }
 
+// linkCalls are the system calls on the link, and the waits.
+func (c *counters) linkCalls() int64 { return c.Calls.LinkRead + c.Calls.LinkWrite + c.Calls.Wait }
+
 // percentiles sum up durations.
 type percentiles struct {
 	P99 time.Duration `json:"p99_ns"`

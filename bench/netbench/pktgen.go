@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/vasta-net/vasta/internal/lab"
 )
@@ -19,13 +20,46 @@ const pktgenFrames = 200_000
 // dropEverything is a filter that lets nothing through: one instruction, "ret #0".
 const dropEverything = "1\n6 0 0 0\n"
 
-// pktgenScript has the packet generator of the kernel send as fast as it can into device $1, $2 frames of 64 bytes with their check sequence, and tells how that went.
-const pktgenScript = `modprobe pktgen && cd /proc/net/pktgen && echo rem_device_all >kpktgend_0 && echo add_device $1 >kpktgend_0 || exit 1
-for c in "count $2" "pkt_size 60" "delay 0" "dst 192.0.2.1" "dst_mac 9a:55:9a:55:9a:55"; do echo $c >$1 || exit 1; done
-echo start >pgctrl; cat $1; echo rem_device_all >kpktgend_0`
+// pktgenScript has the packet generator of the kernel send as fast as it can into device $1, $2 frames of 64 bytes with their check sequence, with the settings that
+// follow, and tells how that went. What the device's queue refuses is not of those frames: the generator counts it as errors.
+const pktgenScript = `d=$1 n=$2; shift 2
+modprobe pktgen && cd /proc/net/pktgen && echo rem_device_all >kpktgend_0 && echo add_device $d >kpktgend_0 || exit 1
+for c in "count $n" "pkt_size 60" "delay 0" "dst_mac 9a:55:9a:55:9a:55" "$@"; do echo $c >$d || exit 1; done
+echo start >pgctrl; cat $d; echo rem_device_all >kpktgend_0`
 
-// pktgenResult is the line that tells what was sent and how long that took.
-var pktgenResult = regexp.MustCompile(`Result: OK: (\d+)\([^)]*\) usec, (\d+) `)
+// pktgenResult is what tells what was sent, and how long that took; pktgenRefused what was not.
+var (
+	pktgenResult  = regexp.MustCompile(`Result: OK: (\d+)\([^)]*\) usec, (\d+) `)
+	pktgenRefused = regexp.MustCompile(`errors: (\d+)`)
+)
+
+// generated is what the kernel's packet generator has done.
+type generated struct {
+	took          time.Duration
+	sent, refused float64 // frames; those refused are not among those sent
+}
+
+// pktgen has the kernel's packet generator send frames into a device of the namespace.
+func pktgen(ctx context.Context, ns *lab.Namespace, device string, frames int, settings ...string) (generated, error) {
+	argv := append([]string{"sh", "-c", pktgenScript, "pktgen", device, strconv.Itoa(frames)}, settings...)
+	out, err := ns.CommandContext(ctx, lab.Root, argv...).Output()
+	if err != nil {
+		return generated{}, fmt.Errorf("pktgen: %w", err)
+	}
+	found, refused := pktgenResult.FindSubmatch(out), pktgenRefused.FindSubmatch(out)
+	if found == nil || refused == nil {
+		return generated{}, fmt.Errorf("pktgen says %q", strings.Join(strings.Fields(string(out)), " "))
+	}
+	micros, _ := strconv.ParseInt(string(found[1]), 10, 64) // digits, all three
+	var g generated
+	g.took = time.Duration(micros) * time.Microsecond
+	g.sent, _ = strconv.ParseFloat(string(found[2]), 64)
+	g.refused, _ = strconv.ParseFloat(string(refused[1]), 64)
+	if g.took == 0 {
+		return generated{}, errors.New("pktgen has sent nothing")
+	}
+	return g, nil
+}
 
 // pktgenDrop sends frames from inside to a vasta that drops all of them before it makes anything of them: what is left is the way of a frame.
 func pktgenDrop(ctx context.Context, r *rig, s *subject) (sample Sample, err error) {
@@ -50,30 +84,22 @@ func pktgenDrop(ctx context.Context, r *rig, s *subject) (sample Sample, err err
 	if err != nil {
 		return Sample{}, err
 	}
-	out, err := inside.CommandContext(ctx, lab.Root, "sh", "-c", pktgenScript, "pktgen", x.network.Interface, strconv.Itoa(pktgenFrames)).Output()
+	g, err := pktgen(ctx, inside, x.network.Interface, pktgenFrames, "dst 192.0.2.1")
 	if err != nil {
-		return Sample{}, fmt.Errorf("pktgen: %w", err)
+		return Sample{}, err
 	}
-	found := pktgenResult.FindStringSubmatch(string(out))
-	if found == nil {
-		return Sample{}, fmt.Errorf("pktgen says %q", strings.Join(strings.Fields(string(out)), " "))
-	}
-	micros, _ := strconv.ParseFloat(found[1], 64) // digits, both
-	sent, _ := strconv.ParseFloat(found[2], 64)
 	after, err := x.linkCosts(ctx)
 	if err != nil {
 		return Sample{}, err
 	}
 	got := float64(after.FromGuest - before.FromGuest)
-	if got == 0 || micros == 0 {
+	if got == 0 {
 		return Sample{}, errors.New("nothing has come")
 	}
-	c, was := after.Calls, before.Calls
-	calls := c.LinkRead + c.LinkWrite + c.Wait - was.LinkRead - was.LinkWrite - was.Wait
 	return Sample{
-		Value: got / micros * 1e3,
+		Value: got / g.took.Seconds() / 1e3,
 		Extra: map[string]float64{
-			extraSent: sent / micros * 1e3, extraLostFrames: 100 * (1 - got/sent), extraCalls: float64(calls) / got,
+			extraSent: g.sent / g.took.Seconds() / 1e3, extraLostFrames: 100 * (1 - got/g.sent), extraCalls: float64(after.linkCalls()-before.linkCalls()) / got,
 			extraFrameCPU: (after.cpu - before.cpu).Seconds() * 1e6 / got,
 		},
 	}, nil

@@ -54,6 +54,9 @@ func vhostSubjects(bin string) (all []*subject) {
 			all = append(all, p.subject(bin, queues))
 		}
 	}
+	for _, p := range []vhostPath{tapPath, vhostsWay} {
+		all = append(all, p.dropping().subject(bin, 1))
+	}
 	return all
 }
 
@@ -100,7 +103,7 @@ func vhostLoads() []load {
 	}
 	add("tcp-rr", "TCP request/response (TCP_RR), p50", "µs", true, phaseVHost, two, exchange(agent.RR))
 	add("udp-rr", "UDP request/response (UDP_RR), p50", "µs", true, phaseVHost, two, exchange(agent.UDPRR))
-	return slices.Concat(all, pktgenLoads(), ladderLoads())
+	return slices.Concat(all, pktgenLoads(), ladderLoads(), pressureLoads())
 }
 
 // vhostBars are those of issue E that speak of TCP.
@@ -124,7 +127,7 @@ func vhostBars() barList {
 		tap := of(tapPath.name, statMedian, "vhost-"+name)
 		b.add("vhost-net, one packet at a time ("+name+"), p50", atMost(1.1, "x TAP", of(vhostsWay.name, statMedian, "vhost-"+name), &tap), nil)
 	}
-	return slices.Concat(b, pktgenBars(), ladderBars())
+	return slices.Concat(b, pktgenBars(), ladderBars(), pressureBars())
 }
 
 // linkThroughput is throughput with what it cost: processor time of the tool and its threads in the kernel, system calls, kicks and descriptors.
@@ -160,8 +163,7 @@ func linkThroughput(streams int, down bool) func(context.Context, *rig, *session
 		c, was := after.counters, before.counters
 		if toGuest := float64(c.ToGuest - was.ToGuest); toGuest > 0 {
 			frames := toGuest + float64(c.FromGuest-was.FromGuest)
-			calls := c.Calls.LinkRead + c.Calls.LinkWrite + c.Calls.Wait - was.Calls.LinkRead - was.Calls.LinkWrite - was.Calls.Wait
-			s.Extra[extraCalls] = float64(calls) / frames
+			s.Extra[extraCalls] = float64(c.linkCalls()-was.linkCalls()) / frames
 			s.Extra[extraKicks] = float64(c.Calls.LinkWrite-was.Calls.LinkWrite) / frames
 			s.Extra[extraDescriptors] = float64(c.Rings.Descriptors-was.Rings.Descriptors) / toGuest
 		}
@@ -197,15 +199,20 @@ The options are those of vasta bench net; --only takes the names without vhost-.
 
 // VHostMain is the command "vasta bench vhost": the loads of vhost-net, in the guest machine. It returns the exit status.
 func VHostMain(args []string, stdout, stderr io.Writer) int {
-	only := "vhost"
+	return labMain("vhost", vhostUsage, args, stdout, stderr)
+}
+
+// labMain measures, in the guest machine, the loads whose names begin with family, which args name without it.
+func labMain(family, usage string, args []string, stdout, stderr io.Writer) int {
+	only := family
 	var rest []string
 	for i := 0; i < len(args); i++ {
 		switch {
 		case args[i] == "--help" || args[i] == "-h":
-			fmt.Fprint(stdout, vhostUsage)
+			fmt.Fprint(stdout, usage)
 			return exitMet
 		case (args[i] == "--only" || args[i] == "-only") && i+1 < len(args):
-			only = "vhost-" + strings.ReplaceAll(args[i+1], ",", ",vhost-")
+			only = family + "-" + strings.ReplaceAll(args[i+1], ",", ","+family+"-")
 			i++
 		default:
 			rest = append(rest, args[i])

@@ -32,7 +32,11 @@ Has 1, 4 and 8 producers send to a consumer that takes a quarter of what they
 can make, in both modes (drop, backpressure), through the ring, through a link
 in this process and out of a TAP; sends bursts out of a TAP, and through vasta;
 and holds what was delivered, what was lost and what it cost against the
-project's bars. TCP in both modes: vasta bench net --only overload.
+project's bars. TCP in both modes, with 1, 4 and 8 streams: vasta bench net
+--only overload.
+
+  --lab                instead, the kernel's packet generator through vasta with
+                       and without vhost-net, in a virtual machine; see --lab --help
 
   --quick              200,000 frames in each cell, at most 50 seconds in all
   --count N            frames in each cell (default 10000000)
