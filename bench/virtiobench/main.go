@@ -2,7 +2,6 @@
 package virtiobench
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -81,15 +80,8 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	if err := command.WriteJSON(o.json, results); err != nil {
 		return fail(stderr, err)
 	}
-	if o.html != "" {
-		var b bytes.Buffer
-		err := writePage(&b, results)
-		if err == nil {
-			err = os.WriteFile(o.html, b.Bytes(), 0o644)
-		}
-		if err != nil {
-			return fail(stderr, fmt.Errorf("option --html: %w", err))
-		}
+	if err := command.WriteHTML(o.html, newPage(results)); err != nil {
+		return fail(stderr, err)
 	}
 	missed, err := report(stdout, results)
 	if err != nil {

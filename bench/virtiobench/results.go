@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"math"
 	"runtime"
 	"slices"
 	"strings"
@@ -13,6 +12,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vasta-net/vasta/bench/internal/page"
 )
 
 // Results are all that was measured.
@@ -187,8 +188,8 @@ func report(w io.Writer, r *Results) (missed int, err error) {
 				continue
 			}
 			v := row.values(s.Subject)
-			fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\n", s.Subject, show(median(v)), show(slices.Min(v)), show(slices.Max(v)),
-				show(median(v)/median(row.values(row.Series[0].Subject))), beside(row, s.Subject))
+			fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\n", s.Subject, page.Show(median(v)), page.Show(slices.Min(v)), page.Show(slices.Max(v)),
+				page.Show(median(v)/median(row.values(row.Series[0].Subject))), beside(row, s.Subject))
 		}
 		if err := t.Flush(); err != nil {
 			return 0, err
@@ -196,7 +197,7 @@ func report(w io.Writer, r *Results) (missed int, err error) {
 		for _, s := range row.Series {
 			if n := len(s.Invalid); n > 0 {
 				fmt.Fprintf(&b, "  INVALID %s: %d not counted, median %s, the last in round %d: %s\n",
-					s.Subject, n, show(median(s.invalidValues())), s.Invalid[n-1].Round, s.Invalid[n-1].Note)
+					s.Subject, n, page.Show(median(s.invalidValues())), s.Invalid[n-1].Round, s.Invalid[n-1].Note)
 			}
 		}
 	}
@@ -206,7 +207,7 @@ func report(w io.Writer, r *Results) (missed int, err error) {
 	for _, bar := range r.Bars {
 		state, measured := "met", "–"
 		if bar.Measured != nil {
-			measured = show(*bar.Measured)
+			measured = page.Show(*bar.Measured)
 		} else {
 			unmeasured++
 		}
@@ -238,24 +239,7 @@ func beside(row *RowResult, subject string) string {
 	}
 	var parts []string
 	for _, n := range slices.SortedFunc(maps.Keys(names), cmp.Compare[string]) {
-		parts = append(parts, show(median(row.extras(subject, n)))+" "+n)
+		parts = append(parts, page.Show(median(row.extras(subject, n)))+" "+n)
 	}
 	return strings.Join(parts, ", ")
-}
-
-// show prints a number with three digits or all of its integer part.
-func show(x float64) string {
-	switch a := math.Abs(x); {
-	case math.IsNaN(x):
-		return "–"
-	case x == math.Trunc(x) && a < 1e6:
-		return fmt.Sprintf("%.0f", x)
-	case a >= 100:
-		return fmt.Sprintf("%.0f", x)
-	case a >= 10:
-		return fmt.Sprintf("%.1f", x)
-	case a >= 0.9 && a < 1:
-		return fmt.Sprintf("%.4f", x)
-	}
-	return fmt.Sprintf("%.2f", x)
 }

@@ -2,10 +2,13 @@
 package command
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
+
+	"github.com/vasta-net/vasta/bench/internal/page"
 )
 
 // Rows are all that a benchmark can measure.
@@ -55,6 +58,22 @@ func WriteJSON(file string, results any) error {
 	}
 	if err != nil {
 		return fmt.Errorf("option --json: %w", err)
+	}
+	return nil
+}
+
+// WriteHTML writes a page to the file that option --html names; "" is none.
+func WriteHTML(file string, p *page.Page) error {
+	if file == "" {
+		return nil
+	}
+	var b bytes.Buffer
+	err := p.Write(&b)
+	if err == nil {
+		err = os.WriteFile(file, b.Bytes(), 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("option --html: %w", err)
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package virtiobench
+package page
 
 import (
 	"context"
@@ -23,7 +23,7 @@ func TestPageInBrowser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := writePage(f, shown()); err != nil {
+	if err := shown().Write(f); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Close(); err != nil {
