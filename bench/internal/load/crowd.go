@@ -23,20 +23,20 @@ type Crowd struct {
 // process needs a descriptor for each.
 func Gather(server netip.Addr, n int) (*Crowd, error) {
 	c := &Crowd{conns: make([]net.Conn, n)}
-	errs := make([]error, dialers)
-	var next, failed atomic.Int64
+	var next atomic.Int64
+	var failed atomic.Pointer[error] // the first
 	var wg sync.WaitGroup
-	for d := range dialers {
+	for range dialers {
 		wg.Go(func() {
-			for failed.Load() == 0 {
+			for failed.Load() == nil {
 				i := int(next.Add(1)) - 1
 				if i >= n {
 					return
 				}
 				conn, err := greet(server, PortsHold[i%len(PortsHold)])
 				if err != nil {
-					errs[d] = fmt.Errorf("connection %d of %d: %w", i+1, n, err)
-					failed.Add(1)
+					err = fmt.Errorf("connection %d of %d: %w", i+1, n, err)
+					failed.CompareAndSwap(nil, &err)
 					return
 				}
 				c.conns[i] = conn
@@ -44,9 +44,9 @@ func Gather(server netip.Addr, n int) (*Crowd, error) {
 		})
 	}
 	wg.Wait()
-	if failed.Load() > 0 {
+	if err := failed.Load(); err != nil {
 		c.Close()
-		return nil, errors.Join(errs...)
+		return nil, *err
 	}
 	return c, nil
 }
