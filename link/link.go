@@ -42,7 +42,7 @@ type Features struct {
 // Queue is one queue pair of a link. It belongs to one worker and is not safe for concurrent use. No method
 // blocks, allocates or keeps the slices it is given.
 type Queue interface {
-	// Fd is the descriptor that becomes readable when frames wait; the worker watches it.
+	// Fd is the descriptor that becomes readable when frames wait; the worker watches it. A Sleeper's does so when it was asked to.
 	Fd() int
 	// Receive fills frames in arrival order and returns how many there are. Fewer than there is room for, or with Features.Again none, says that no
 	// more wait: Fd becomes readable when the next one comes. At most MaxBatch frames are asked for. Their memory is borrowed
@@ -67,6 +67,17 @@ type Borrower interface {
 	// Borrow names a pool of the worker's. Payload that lies in whole pages of it may be sent from there, after Send has returned too: the queue holds a
 	// reference to each such page until the frame is with the guest. The pool stays the worker's, and must not be closed before the queue.
 	Borrow(pool *pagepool.Pool) error
+}
+
+// Sleeper is a Queue whose frames are seen without a system call (Features.Again). To make Fd readable costs its other end one, so that it has to be asked to, by
+// those who are about to sleep.
+type Sleeper interface {
+	Queue
+	// Ready reports whether frames wait.
+	Ready() bool
+	// Sleep has Fd become readable when the next frame comes, and when there is room after Send has answered false. False says that there is something to do
+	// already: then Fd may stay as it is.
+	Sleep() bool
 }
 
 // Shared is a queue from which another worker can receive in its owner's place.

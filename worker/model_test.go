@@ -41,7 +41,9 @@ type model struct {
 }
 
 func newModel(t *rapid.T) *model {
-	q := linktest.New(allFeatures)
+	features := allFeatures
+	features.Again = rapid.Bool().Draw(t, "the link is looked at")
+	q := linktest.New(features)
 	q.Split(rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0)), 70)
 	return newModelOn(makeRig(t, q, modelLimits))
 }

@@ -58,6 +58,11 @@ func (w *Worker) spin() int {
 		if w.hasMail() || w.outspun(turn) {
 			return 0
 		}
+		if w.rings != nil && w.rings.Ready() {
+			w.linkReadable = true
+			s.score = min(s.score+1, spinScore)
+			return 0
+		}
 		w.Stats.SysWait++
 		if n := w.Host.Wait(w.events[:], 0); n > 0 {
 			s.score = min(s.score+1, spinScore)

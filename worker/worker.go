@@ -107,6 +107,7 @@ type Worker struct {
 	table *flow.Table
 	wheel *timer.Wheel
 	feat  link.Features
+	rings link.Sleeper // the queue, if it is looked at rather than told of; or nil
 
 	flows   []*flowSlot // by flow number; nil or free ones are listed in free
 	free    []int32
@@ -229,6 +230,9 @@ func New(c Config) (*Worker, error) {
 		now:       c.Clock(),
 		iov:       make([][]byte, 0, 64),
 	}
+	if w.feat.Again {
+		w.rings, _ = c.Queue.(link.Sleeper)
+	}
 	w.sources.table = flow.NewTable(c.MaxFlows)
 	w.wheel = timer.New(w.now)
 	w.ages = newAgeLists()
@@ -297,6 +301,9 @@ func (w *Worker) Step(limit int64) {
 	if at, ok := w.wheel.Next(); ok && at <= w.now {
 		w.linkReadable = true // what the guest has said by now is heard before a timer tells that it has said nothing
 	}
+	if w.rings != nil && w.rings.Ready() {
+		w.linkReadable = true
+	}
 	w.serveInbox()
 	w.serveLink()
 	w.serveLoans() // after the link: the end of one connection is known before the next one begins
@@ -360,7 +367,7 @@ func (w *Worker) wait(limit int64) {
 		if timeout != 0 {
 			w.flushLate()
 			w.lend()
-			if w.busy() || !w.mayWait() {
+			if w.busy() || !w.mayWait() || !w.askLink() {
 				timeout = 0
 			}
 		}
@@ -380,6 +387,15 @@ func (w *Worker) wait(limit int64) {
 		w.event(&w.events[i])
 	}
 	w.endStops()
+}
+
+// askLink has the link tell of the next frame, and reports false when there is one already. A link that is stopped is left alone.
+func (w *Worker) askLink() bool {
+	if w.rings == nil || w.linkStopped() || w.rings.Sleep() {
+		return true
+	}
+	w.linkReadable = true
+	return false
 }
 
 // trim gives memory back to the system when nothing has happened for a while: events is how many there are now.

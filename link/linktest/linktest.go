@@ -4,6 +4,8 @@
 // The test injects frames (Inject, Lend), whole or cut into random pieces (Split), and reads what was sent to the guest (Take,
 // Sent). A queue can be full for a number of frames (Refuse), for as long as the test likes (SetFull), or gone (Vanish).
 //
+// With Features.Again the queue is a link.Sleeper that tells of a frame only when it was asked to; without, it tells of each.
+//
 // What a link promises only for a while, the queue takes back: the memory of a received frame is overwritten at the next
 // Receive, so that a program that keeps borrowed memory reads garbage. Check reports calls that no correct program makes.
 //
@@ -70,6 +72,7 @@ type Queue struct {
 	full     bool
 	gone     bool
 	closed   bool
+	asked    bool // with Features.Again: to tell of the next frame
 	counters link.Counters
 	received uint64
 	taken    uint64
@@ -78,7 +81,7 @@ type Queue struct {
 	faults   []string
 }
 
-var _ link.Queue = (*Queue)(nil)
+var _ link.Sleeper = (*Queue)(nil)
 
 // New returns a queue without a descriptor: Fd is -1, and Notify tells of frames.
 func New(f link.Features) *Queue { return &Queue{features: f, fd: Fd} }
@@ -123,8 +126,15 @@ func (q *Queue) enqueue(f injected) {
 	q.announce()
 }
 
-// announce says that frames wait.
+// announce says that frames wait, unless that has to be asked for and was not.
 func (q *Queue) announce() {
+	q.mu.Lock()
+	silent := q.features.Again && !q.asked
+	q.asked = false
+	q.mu.Unlock()
+	if silent {
+		return
+	}
 	if q.fd >= 0 {
 		var one [8]byte
 		binary.NativeEndian.PutUint64(one[:], 1)
@@ -218,6 +228,13 @@ func (q *Queue) Unflushed() int {
 	return int(q.taken - q.flushed)
 }
 
+// Asked says that the queue was asked to tell of the next frame, with Features.Again, and that none has come since.
+func (q *Queue) Asked() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.asked
+}
+
 // TB is the part of testing.TB that Check needs; rapid.T has it too.
 type TB interface {
 	Helper()
@@ -243,6 +260,21 @@ func (q *Queue) fault(format string, args ...any) {
 
 // Fd implements link.Queue.
 func (q *Queue) Fd() int { return q.fd }
+
+// Ready implements link.Sleeper.
+func (q *Queue) Ready() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.next < len(q.pending)
+}
+
+// Sleep implements link.Sleeper.
+func (q *Queue) Sleep() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.asked = true
+	return q.next == len(q.pending) && !q.gone
+}
 
 // Features implements link.Queue.
 func (q *Queue) Features() link.Features { return q.features }
@@ -278,6 +310,7 @@ func (q *Queue) receive(frames []packet.Frame) (n int, left bool, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.counters.Reads++
+	q.asked = false
 	for _, b := range q.borrowed {
 		for i := range b {
 			b[i] = poison

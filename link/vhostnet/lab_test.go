@@ -93,7 +93,7 @@ func (r *rig) drain(t *testing.T, frames []packet.Frame) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n > 0 {
+		if n > 0 || !r.q.Sleep() {
 			continue
 		}
 		fds := []unix.PollFd{{Fd: int32(r.q.Fd()), Events: unix.POLLIN}}

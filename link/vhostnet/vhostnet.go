@@ -95,7 +95,10 @@ type Queue struct {
 	closed   bool
 }
 
-var _ link.Borrower = (*Queue)(nil)
+var (
+	_ link.Borrower = (*Queue)(nil)
+	_ link.Sleeper  = (*Queue)(nil)
+)
 
 // New makes a queue. If that fails, the TAP stays the caller's, and the device is closed.
 func New(c Config) (q *Queue, err error) {
@@ -230,6 +233,18 @@ func (q *Queue) Receive(frames []packet.Frame) (int, error) {
 		q.mend(errGivenUp)
 	}
 	return q.inner.Receive(frames)
+}
+
+// Ready implements link.Sleeper. A TAP without rings is not looked at: its frames are told of.
+func (q *Queue) Ready() bool {
+	v, ok := q.inner.(*virtio.Queue)
+	return ok && v.Ready()
+}
+
+// Sleep implements link.Sleeper. A ring that was given up has to be mended first.
+func (q *Queue) Sleep() bool {
+	v, ok := q.inner.(*virtio.Queue)
+	return !ok || v.Sleep() && !q.trouble.Load()
 }
 
 var errNoTAP = errors.New("there is no TAP behind the rings")

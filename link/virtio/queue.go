@@ -42,7 +42,7 @@ type Config struct {
 	Fd int
 	// Gone says that the other end does not exist any more; whoever sets it writes to Fd. What was in the ring before is still received. nil: it never goes.
 	Gone *atomic.Bool
-	// Again is Features.Again. With it, a queue that is never empty is never asked to write to Fd, and the buffers of a batch go back before anybody sleeps.
+	// Again is Features.Again. With it, Sleep alone asks for Fd to be written to, and the buffers of a batch go back before anybody sleeps; without, Receive asks.
 	Again bool
 	// Direct sends a frame by a system call of its own, past the ring, and answers as link.Queue does. A short frame that is alone takes this way while the device has no other:
 	// a kick is a system call as well, and wakes a thread that would do no more than this one. nil: all go through the ring.
@@ -74,7 +74,7 @@ type Queue struct {
 	reads, writes, refused uint64
 }
 
-var _ link.Queue = (*Queue)(nil)
+var _ link.Sleeper = (*Queue)(nil)
 
 // New makes a queue of a pair whose device runs.
 func New(c Config) *Queue {
@@ -145,7 +145,7 @@ func (q *Queue) Receive(frames []packet.Frame) (int, error) {
 			return 0, fmt.Errorf("link/virtio: cannot receive: %w", err)
 		case n == 0 && gone:
 			return 0, link.ErrGone
-		case n > 0 && q.Again:
+		case q.Again:
 			return n, nil
 		case !q.sleep():
 			if n > 0 && q.Pair.Tight() { // the next frame may wait for the buffers of these
@@ -158,6 +158,12 @@ func (q *Queue) Receive(frames []packet.Frame) (int, error) {
 		}
 	}
 }
+
+// Ready implements link.Sleeper.
+func (q *Queue) Ready() bool { return q.Pair.Waiting() }
+
+// Sleep implements link.Sleeper.
+func (q *Queue) Sleep() bool { return !q.closed && q.broken == nil && !q.sleep() && !q.gone() }
 
 // sleep has the descriptor tell of the next frame, and reports whether there is one already.
 func (q *Queue) sleep() bool {

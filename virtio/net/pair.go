@@ -82,6 +82,9 @@ func (p *Pair) Listen() bool {
 	return false
 }
 
+// Waiting says whether there is something to receive, and asks for nothing.
+func (p *Pair) Waiting() bool { return p.rx.next < p.rx.reaped || p.rx.vq.Waiting() }
+
 // Awake ends what Listen began.
 func (p *Pair) Awake() { p.rx.vq.Suppress() }
 

@@ -27,6 +27,9 @@ type Driver interface {
 	// has to reap instead of sleeping.
 	Listen(after int) bool
 
+	// Waiting says whether there is something to reap, and asks for nothing.
+	Waiting() bool
+
 	// Free is the number of descriptors that are not in use; InFlight the number of buffers that the device has.
 	Free() int
 	InFlight() int

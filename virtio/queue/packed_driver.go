@@ -272,6 +272,10 @@ func (d *packedDriver) Listen(after int) bool {
 	d.shared.driverEvent.store(event)
 	// The wish has to be visible before the flags are read (2.8.22): the device stores the flags, fences, and looks at the wish.
 	d.fence.full()
+	return d.Waiting()
+}
+
+func (d *packedDriver) Waiting() bool {
 	if d.inFlight == 0 {
 		return false
 	}

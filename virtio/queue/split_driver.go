@@ -312,5 +312,7 @@ func (d *splitDriver) Listen(after int) bool {
 	}
 	// The wish has to be visible before the index is read (2.7.14): the device stores the index, fences, and looks at the wish.
 	d.fence.full()
-	return uint16(d.shared.usedHead.load()>>16) != d.usedIdx
+	return d.Waiting()
 }
+
+func (d *splitDriver) Waiting() bool { return uint16(d.shared.usedHead.load()>>16) != d.usedIdx }

@@ -20,7 +20,7 @@ func TestKernel(t *testing.T) {
 	guest.Run(t, "6.12", []guest.Suite{
 		{Package: "link/tap", Run: "."},
 		{Package: "vhost/kernel", Run: "."},
-		{Package: "link/vhostnet", Run: "^TestKernelGivesUp$"},
+		{Package: "link/vhostnet", Run: "^(TestKernelGivesUp|TestReconfigured)$"},
 		{Package: "test/e2e", Run: "^TestVHost$/^(several_queues|tiny_rings)$"},
 		{Package: "netns", Run: "^(TestCreateConfiguresNetwork|TestResolvConf|TestCommandSeesOnlyItsOwn|TestAttachPaths|TestStageKilled)$"},
 		{Package: "internal/lab", Run: "^(TestImpairments|TestBottleneck|TestQdiscs)$"},

@@ -45,6 +45,7 @@ func (t *Twin) stop(i int) {
 	r.vq = nil
 	notify(r.stop)
 	if i == kernel.TX {
+		t.held = nil
 		unix.Close(r.stop) // the receive ring's goroutine closes its own
 	}
 }
@@ -150,6 +151,35 @@ func (t *Twin) Waiting() int {
 func (t *Twin) Take() (hdr packet.NetHdr, data []byte, pieces int, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if hdr, data, pieces, ok = t.hold(); ok {
+		t.complete(len(t.held) - 1)
+	}
+	return hdr, data, pieces, ok
+}
+
+// Hold is Take, but the driver does not hear yet that the frame was sent: Complete says so.
+func (t *Twin) Hold() (hdr packet.NetHdr, data []byte, pieces int, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.hold()
+}
+
+// Held is how many frames the driver has not heard of.
+func (t *Twin) Held() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.held)
+}
+
+// Complete tells the driver that the i-th of them was sent, in whatever order.
+func (t *Twin) Complete(i int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.complete(i)
+}
+
+// hold takes a frame from the transmit ring. The lock is held.
+func (t *Twin) hold() (hdr packet.NetHdr, data []byte, pieces int, ok bool) {
 	r := &t.rings[kernel.TX]
 	if r.vq == nil {
 		return hdr, nil, 0, false
@@ -168,15 +198,27 @@ func (t *Twin) Take() (hdr packet.NetHdr, data []byte, pieces int, ok bool) {
 	for _, b := range c[0].Out {
 		data = append(data, b...)
 	}
-	if len(data) < packet.NetHdrLen || r.vq.Return([]queue.Done{{ID: c[0].ID}}) != nil {
+	if len(data) < packet.NetHdrLen {
 		notify(r.err)
 		return hdr, nil, 0, false
+	}
+	t.held = append(t.held, c[0].ID)
+	hdr.Decode(data)
+	return hdr, data[packet.NetHdrLen:], len(c[0].Out), true
+}
+
+// complete returns the buffer of the i-th frame that is held. The lock is held, too.
+func (t *Twin) complete(i int) {
+	r := &t.rings[kernel.TX]
+	id := t.held[i]
+	t.held = append(t.held[:i], t.held[i+1:]...)
+	if r.vq.Return([]queue.Done{{ID: id}}) != nil {
+		notify(r.err)
+		return
 	}
 	if r.vq.ShouldNotify() {
 		notify(r.call)
 	}
-	hdr.Decode(data)
-	return hdr, data[packet.NetHdrLen:], len(c[0].Out), true
 }
 
 // Break has the kernel find a ring broken: it says so by the error descriptor and does nothing more for it.

@@ -44,7 +44,8 @@ type Twin struct {
 	closed   bool
 	regions  []kernel.Region
 	rings    [2]ring
-	waiting  []frame // toward the driver
+	waiting  []frame  // toward the driver
+	held     []uint16 // buffers of the transmit ring that were taken and not returned
 	serving  sync.WaitGroup
 }
 
