@@ -60,7 +60,7 @@ func judge(r *Results) (bars []Bar) {
 			low := lowerEnd(r.row(row).pairs("general arena", "pool"))
 			return low, low > 1.04
 		})
-		extra(row, m+": pages recycled of those handed out", "≥ 0.999", "pool", "recycled", slices.Min, func(x float64) bool { return x >= 0.999 })
+		extra(row, m+": buffers recycled, of those that were given back", "≥ 0.999", "pool", "recycled", slices.Min, func(x float64) bool { return x >= 0.999 })
 		extra(row, m+": slow allocations after the warm-up", "0", "pool", "slow", slices.Max, zero)
 		extra(row, m+": heap allocations of the whole program", "0", "pool", "heap_allocations", slices.Max, zero)
 		extra(row, m+": times that the arena was mapped", "1", "pool", "maps", slices.Max, func(x float64) bool { return x == 1 })

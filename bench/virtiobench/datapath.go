@@ -74,6 +74,7 @@ func (b *bed) taker(s setup) func() error {
 		frames [burst]packet.Frame
 		_      apart
 	}
+	to := b.of(0)
 	out := make([]byte, 64<<10)
 	return func() error {
 		n, err := pair.Take(x.frames[:])
@@ -82,15 +83,15 @@ func (b *bed) taker(s setup) func() error {
 		}
 		for i := range x.frames[:n] {
 			f := &x.frames[i]
-			if seq := number(f.Bufs[0]); seq != b.next {
-				b.wrong++
-				b.next = seq
+			if seq := number(f.Bufs[0]); seq != to.next {
+				to.wrong++
+				to.next = seq
 			}
-			b.next++
+			to.next++
 			f.CopyAt(out, 0)
 		}
-		b.kept += uint64(n)
-		b.count.Store(b.kept)
+		to.kept += uint64(n)
+		to.count.Store(to.kept)
 		return pair.Done()
 	}
 }
@@ -101,12 +102,20 @@ func toDriver(ctx context.Context, s setup, d time.Duration) (Sample, error) {
 	if err != nil {
 		return Sample{}, err
 	}
-	perSecond, err := b.run(ctx, d, b.round(s, b.deliverer), b.round(s, b.receiver))
-	var posted, used, hold, release, slow uint64
+	var perSecond float64
+	if s.queues > 1 {
+		perSecond, err = b.runBothEnds(ctx, s, d)
+	} else {
+		perSecond, err = b.run(ctx, d, b.deliverer(s, 0), b.receiver(s, 0))
+	}
+	var posted, used, recycled, released, slow, slowBefore uint64
 	for _, pair := range b.driver.Pairs() {
 		rx, pool := pair.ReceiveStats(), pair.Pool.Stats()
 		posted, used = posted+rx.Posted, used+rx.Used
-		hold, release, slow = hold+pool.Hold(), release+pool.Release(), slow+pool.AllocSlow
+		recycled, released, slow = recycled+rx.Kept+pool.Release(), released+pool.Released, slow+pool.AllocSlow
+	}
+	for i := range b.sinks {
+		slowBefore += b.sinks[i].slow
 	}
 	if err = errors.Join(err, b.close(), moved(perSecond)); err != nil {
 		return Sample{}, err
@@ -115,30 +124,12 @@ func toDriver(ctx context.Context, s setup, d time.Duration) (Sample, error) {
 	sample.Extra["used_of_posted"] = float64(used) / float64(max(posted, 1))
 	sample.Extra["refused"] = float64(b.refuse)
 	if !s.general {
-		sample.Extra["recycled"] = float64(release) / float64(max(hold, 1))
-		sample.Extra["slow"] = float64(slow - b.slow)
+		sample.Extra["recycled"] = float64(recycled) / float64(max(recycled+released, 1))
+		sample.Extra["slow"] = float64(slow - slowBefore)
 	}
 	maps, _ := b.arena.Mapped()
 	sample.Extra["maps"] = float64(maps)
 	return sample, nil
-}
-
-// round goes round the pairs, each of which has an end of its own.
-func (b *bed) round(s setup, end func(s setup, pair int) func() error) func() error {
-	if s.queues <= 1 {
-		return end(s, 0)
-	}
-	ends := make([]func() error, s.queues)
-	for i := range ends {
-		ends[i] = end(s, i)
-	}
-	at := 0
-	return func() error {
-		if at++; at >= len(ends) {
-			at = 0
-		}
-		return ends[at]()
-	}
 }
 
 // deliverer is the device as a generator: it writes each frame, and copies it into the driver's buffers.
@@ -162,7 +153,7 @@ func (b *bed) deliverer(s setup, index int) func() error {
 	x.at = size
 	return func() error {
 		if x.at == size {
-			if s.bursts > 0 && b.count.Load() < x.pause {
+			if s.bursts > 0 && b.of(index).count.Load() < x.pause {
 				return nil // the sink has not emptied the ring yet
 			}
 			for i := range frames {
@@ -192,13 +183,14 @@ func (b *bed) receiver(s setup, index int) func() error {
 		warm   bool
 		_      apart
 	}
+	to := b.of(index)
 	out := make([]byte, 64<<10)
 	return func() error {
 		n, err := pair.Receive(x.frames[:])
 		for i := range x.frames[:n] {
 			f := &x.frames[i]
 			if seq := number(f.Bufs[0]); seq != x.next {
-				b.wrong++
+				to.wrong++
 				x.next = seq
 			}
 			x.next++
@@ -207,13 +199,13 @@ func (b *bed) receiver(s setup, index int) func() error {
 			}
 		}
 		if n > 0 {
-			b.kept += uint64(n)
+			to.kept += uint64(n)
 		}
-		if !x.warm && b.kept > warmFrames*uint64(max(1, s.queues)) {
+		if !x.warm && to.kept > warmFrames*uint64(max(1, s.queues)) {
 			x.warm = true
-			b.slow += pair.Pool.Stats().AllocSlow
+			to.slow += pair.Pool.Stats().AllocSlow
 		}
-		b.count.Store(b.kept)
+		to.count.Store(to.kept)
 		return err
 	}
 }
@@ -222,19 +214,19 @@ func (b *bed) receiver(s setup, index int) func() error {
 const warmFrames = 10_000
 
 // dropView is a hook that reads a frame's number where it lies, and drops it.
-func dropView(b *bed) packet.Hook {
+func dropView(to *sink) packet.Hook {
 	sum := uint64(0)
 	return func(frames []packet.Frame, verdicts []packet.Verdict) {
 		for i := range frames {
 			sum += number(frames[i].Bufs[0])
 			verdicts[i] = packet.Drop
 		}
-		b.kept += uint64(len(frames))
+		to.kept += uint64(len(frames))
 	}
 }
 
 // dropCopy copies header and frame of a batch first, and measures how long that takes.
-func dropCopy(b *bed) packet.Hook {
+func dropCopy(to *sink) packet.Hook {
 	sum := uint64(0)
 	var private [2 * burst][packet.NetHdrLen + 64]byte
 	return func(frames []packet.Frame, verdicts []packet.Verdict) {
@@ -243,38 +235,38 @@ func dropCopy(b *bed) packet.Hook {
 			frames[i].Hdr.Encode(private[i][:])
 			frames[i].CopyAt(private[i][packet.NetHdrLen:], 0)
 		}
-		b.copied += time.Since(began)
+		to.copied += time.Since(began)
 		for i := range frames {
 			sum += number(private[i][packet.NetHdrLen:])
 			verdicts[i] = packet.Drop
 		}
-		b.kept += uint64(len(frames))
+		to.kept += uint64(len(frames))
 	}
 }
 
 // dropObject makes a packet object first, from a list of free ones, or on the heap.
-func dropObject(heap bool) func(b *bed) packet.Hook {
-	return func(b *bed) packet.Hook {
+func dropObject(heap bool) func(to *sink) packet.Hook {
+	return func(to *sink) packet.Hook {
 		sum := uint64(0)
 		var pool baseline.Objects
 		return func(frames []packet.Frame, verdicts []packet.Verdict) {
 			for i := range frames {
 				if heap {
-					sink = new(baseline.Object)
+					object = new(baseline.Object)
 				} else {
-					sink = pool.Get()
+					object = pool.Get()
 				}
-				sink.Fill(&frames[i])
-				sum += number(sink.Data[:])
+				object.Fill(&frames[i])
+				sum += number(object.Data[:])
 				if !heap {
-					pool.Put(sink)
+					pool.Put(object)
 				}
 				verdicts[i] = packet.Drop
 			}
-			b.kept += uint64(len(frames))
+			to.kept += uint64(len(frames))
 		}
 	}
 }
 
-// sink keeps the compiler from leaving objects on the stack.
-var sink *baseline.Object
+// object keeps the compiler from leaving objects on the stack.
+var object *baseline.Object

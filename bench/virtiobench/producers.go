@@ -45,7 +45,7 @@ func producers(ctx context.Context, n int, d time.Duration) (Sample, error) {
 	if err != nil {
 		return Sample{}, err
 	}
-	b := &bed{}
+	b := &bed{sinks: make([]sink, 1)}
 	var all sync.WaitGroup
 	errs, busy := make([]error, n+1), make([]float64, n)
 	var full atomic.Uint64
@@ -74,7 +74,7 @@ func producers(ctx context.Context, n int, d time.Duration) (Sample, error) {
 		b.busy += x
 	}
 	s := b.sample(perSecond, producerFrame)
-	s.Extra["full_of_sent"] = float64(full.Load()) / float64(max(b.kept, 1))
+	s.Extra["full_of_sent"] = float64(full.Load()) / float64(max(b.of(0).kept, 1))
 	return s, nil
 }
 
@@ -100,6 +100,7 @@ func produce(b *bed, guest *mem.Guest, id uint8, full *atomic.Uint64) {
 func consume(b *bed, network link.Queue) error {
 	var next [256]uint64
 	var frames [link.MaxBatch]packet.Frame
+	to := b.of(0)
 	fds := []unix.PollFd{{Fd: int32(network.Fd()), Events: unix.POLLIN}}
 	for !b.stop.Load() {
 		n, err := network.Receive(frames[:])
@@ -110,13 +111,13 @@ func consume(b *bed, network link.Queue) error {
 			f := frames[i].Bufs[0]
 			id := f[packet.EtherLen]
 			if seq := number(f); seq != next[id] {
-				b.wrong++
+				to.wrong++
 				next[id] = seq
 			}
 			next[id]++
 		}
-		b.kept += uint64(n)
-		b.count.Store(b.kept)
+		to.kept += uint64(n)
+		to.count.Store(to.kept)
 		if n < len(frames) {
 			_, _ = unix.Poll(fds, 10) // in milliseconds, to hear that it is time to stop
 		}

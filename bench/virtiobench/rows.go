@@ -89,7 +89,7 @@ func rows() (list command.Rows[row]) {
 				subjects: []subject{nsEach(receiving("pool", view)), nsEach(receiving("general arena", general))},
 			}
 			if queues > 1 {
-				r.name, r.title = fmt.Sprintf("%s-%d", r.name, queues), fmt.Sprintf("%s, %d queues that both ends go round", r.title, queues)
+				r.name, r.title = fmt.Sprintf("%s-%d", r.name, queues), fmt.Sprintf("%s, %d queues, both ends of each on one processor", r.title, queues)
 			}
 			list = append(list, r)
 		}

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/vasta-net/vasta/bench/internal/procfs"
 	"github.com/vasta-net/vasta/packet"
 	"github.com/vasta-net/vasta/pagepool"
 	virtionet "github.com/vasta-net/vasta/virtio/net"
@@ -25,13 +27,13 @@ const burst = 32
 // setup is one datapath: a driver and a device, joined in this process.
 type setup struct {
 	features  virtionet.Features // beside base
-	queues    int                // pairs, all in use, that both ends go round; 0: 1
+	queues    int                // pairs, all in use; 0: 1. Several are dealt out to all processors, and both ends of each are on one
 	ring      int                // descriptors; 0: 256
 	frame     int                // bytes
 	copyBreak int                // as in DriverConfig
 	headroom  int
 	general   bool // buffers from the general allocator
-	hook      func(b *bed) packet.Hook
+	hook      func(to *sink) packet.Hook
 	copies    bool // the sink copies each frame
 	bursts    int  // the generator delivers so many frames at once and drops what does not fit; 0: it repeats
 }
@@ -52,27 +54,50 @@ type bed struct {
 
 	stop   atomic.Bool
 	refuse uint64  // frames for which there were no buffers
-	busy   float64 // share of its time that the generator's thread had the processor
+	busy   float64 // share of the time that the generator's thread wanted its processor for which it had it
 
-	_      apart         // what follows is the sink's
-	count  atomic.Uint64 // frames at the sink
+	allocs uint64 // objects that the whole process has put on the heap while it was measured
+	sinks  []sink // one for each thread that receives
+}
+
+// sink is what a thread that receives has counted.
+type sink struct {
+	_      apart
+	count  atomic.Uint64 // frames
 	kept   uint64        // ... that are not in count yet
 	wrong  uint64        // frames out of sequence, or with other bytes
-	next   uint64        // the number that the sink waits for
-	slow   uint64        // slow allocations of the pools by the time that the sink was warm
-	allocs uint64        // objects that the whole process has put on the heap while it was measured
-	copied time.Duration // what the sink has spent on copying
-	sinkOn time.Duration // how long the sink has run
+	next   uint64        // the number that is to come
+	slow   uint64        // slow allocations of the pools by the time that they were warm
+	copied time.Duration // spent on copying
+	on     time.Duration // how long it has run
 	_      apart
 }
+
+// counted is how many frames have come.
+func (b *bed) counted() (n uint64) {
+	for i := range b.sinks {
+		n += b.sinks[i].count.Load()
+	}
+	return n
+}
+
+// of is the sink of a pair.
+func (b *bed) of(pair int) *sink { return &b.sinks[pair%len(b.sinks)] }
 
 // apart keeps what generator and sink write out of each other's cache lines, and of those that the processor fetches beside them.
 type apart [128]byte
 
 // newBed makes a datapath.
 func newBed(s setup) (b *bed, err error) {
-	b = &bed{}
 	queues := max(1, s.queues)
+	b = &bed{sinks: make([]sink, 1)}
+	if queues > 1 {
+		cpus, err := processors()
+		if err != nil {
+			return nil, err
+		}
+		b.sinks = make([]sink, min(queues, len(cpus)))
+	}
 	if b.device, err = virtionet.NewDevice(virtionet.DeviceConfig{Config: virtionet.Config{MTU: 1500, MaxPairs: uint16(queues)}}); err != nil {
 		return nil, err
 	}
@@ -90,7 +115,7 @@ func newBed(s setup) (b *bed, err error) {
 		c.Buffers = func(int) virtionet.Buffers { return general }
 	}
 	if s.hook != nil {
-		c.Hook = func(int) packet.Hook { return s.hook(b) }
+		c.Hook = func(pair int) packet.Hook { return s.hook(b.of(pair)) }
 	}
 	if b.driver, err = virtionet.NewDriver(c); err != nil || queues == 1 {
 		return b, err
@@ -157,6 +182,19 @@ func threadTime() time.Duration {
 	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
 
+// occupied calls f, and answers for which part of the time that the calling thread wanted its processor meanwhile it had it. A thread that waits for a lock wants none.
+func occupied(f func() error) (share float64, err error) {
+	before, err := procfs.ReadThreadScheduling()
+	if err != nil {
+		return 0, err
+	}
+	if err := f(); err != nil {
+		return 0, err
+	}
+	after, err := procfs.ReadThreadScheduling()
+	return after.Since(before).Share(), err
+}
+
 // warmUp is how long a datapath runs before it is measured.
 const warmUp = 150 * time.Millisecond
 
@@ -175,9 +213,7 @@ func (b *bed) run(ctx context.Context, d time.Duration, generator, sink func() e
 		if errs[0] = pin(cpus[0]); errs[0] != nil {
 			return
 		}
-		began, cpu := time.Now(), threadTime()
-		errs[0] = loop(&b.stop, generator)
-		b.busy = float64(threadTime()-cpu) / float64(time.Since(began))
+		b.busy, errs[0] = occupied(func() error { return loop(&b.stop, generator) })
 	})
 	all.Go(func() {
 		if errs[1] = pin(cpus[1]); errs[1] != nil {
@@ -185,10 +221,45 @@ func (b *bed) run(ctx context.Context, d time.Duration, generator, sink func() e
 		}
 		began := time.Now()
 		errs[1] = loop(&b.stop, sink)
-		b.sinkOn = time.Since(began)
+		b.sinks[0].on = time.Since(began)
 	})
 	perSecond = b.watch(ctx, d)
 	all.Wait()
+	return perSecond, errors.Join(errs...)
+}
+
+// runBothEnds runs both ends of each pair on one processor, the pairs dealt out to all of them, and measures the frames per second at the sinks.
+func (b *bed) runBothEnds(ctx context.Context, s setup, d time.Duration) (perSecond float64, err error) {
+	cpus, err := processors()
+	if err != nil {
+		return 0, err
+	}
+	var all sync.WaitGroup
+	errs, busy := make([]error, len(b.sinks)), make([]float64, len(b.sinks))
+	for i := range b.sinks {
+		all.Go(func() {
+			if errs[i] = pin(cpus[i]); errs[i] != nil {
+				return
+			}
+			var ends []func() error
+			for pair := i; pair < s.queues; pair += len(b.sinks) {
+				ends = append(ends, b.deliverer(s, pair), b.receiver(s, pair))
+			}
+			busy[i], errs[i] = occupied(func() error {
+				return loop(&b.stop, func() error {
+					for _, end := range ends {
+						if err := end(); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+			})
+		})
+	}
+	perSecond = b.watch(ctx, d)
+	all.Wait()
+	b.busy = slices.Min(busy)
 	return perSecond, errors.Join(errs...)
 }
 
@@ -206,6 +277,22 @@ func loop(stop *atomic.Bool, step func() error) error {
 	return nil
 }
 
+// spareThreads sees to it that Go's scheduler has n threads that nothing runs on. It makes one when it finds none as it takes a P away from a thread, and allocates for that:
+// what is measured would then be the scheduler's.
+func spareThreads(n int) {
+	var have, done sync.WaitGroup
+	have.Add(n)
+	for range n {
+		done.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread() // or the thread would end with the goroutine
+			have.Done()
+			have.Wait()
+		})
+	}
+	done.Wait()
+}
+
 // watch waits, and answers how many frames a second came in after the warm-up.
 func (b *bed) watch(ctx context.Context, d time.Duration) float64 {
 	timer := time.NewTimer(0) // one for all waits: to wait allocates nothing
@@ -220,18 +307,19 @@ func (b *bed) watch(ctx context.Context, d time.Duration) float64 {
 	// Where others use the processors too, both ends may not have been awake at the same time yet.
 	for deadline := time.Now().Add(patience); ; {
 		wait(warmUp)
-		if b.count.Load() > 0 || time.Now().After(deadline) || b.stop.Load() || ctx.Err() != nil {
+		if b.counted() > 0 || time.Now().After(deadline) || b.stop.Load() || ctx.Err() != nil {
 			break
 		}
 	}
+	spareThreads(2 * runtime.GOMAXPROCS(0))
 	var m [2]runtime.MemStats
 	runtime.ReadMemStats(&m[0])
-	from, began := b.count.Load(), time.Now()
+	from, began := b.counted(), time.Now()
 	wait(d)
-	for deadline := began.Add(d + patience); b.count.Load() == from && time.Now().Before(deadline) && !b.stop.Load() && ctx.Err() == nil; {
+	for deadline := began.Add(d + patience); b.counted() == from && time.Now().Before(deadline) && !b.stop.Load() && ctx.Err() == nil; {
 		wait(d)
 	}
-	to, took := b.count.Load(), time.Since(began)
+	to, took := b.counted(), time.Since(began)
 	runtime.ReadMemStats(&m[1])
 	b.allocs = m[1].Mallocs - m[0].Mallocs
 	b.stop.Store(true)
@@ -241,13 +329,17 @@ func (b *bed) watch(ctx context.Context, d time.Duration) float64 {
 // sample is what the run of a bed is worth.
 func (b *bed) sample(perSecond float64, frame int) Sample {
 	s := Sample{Value: perSecond / 1e6, Extra: map[string]float64{"gbit_s": perSecond * float64(frame) * 8 / 1e9, "generator": b.busy}}
-	s.Extra["wrong"], s.Extra["heap_allocations"] = float64(b.wrong), float64(b.allocs)
-	if b.copied > 0 {
-		s.Extra["copy_of_cpu"] = float64(b.copied) / float64(b.sinkOn)
+	wrong := uint64(0)
+	for i := range b.sinks {
+		wrong += b.sinks[i].wrong
+	}
+	s.Extra["wrong"], s.Extra["heap_allocations"] = float64(wrong), float64(b.allocs)
+	if to := &b.sinks[0]; to.copied > 0 {
+		s.Extra["copy_of_cpu"] = float64(to.copied) / float64(to.on)
 	}
 	switch {
-	case b.wrong > 0:
-		s.Note = fmt.Sprintf("%d frames were out of sequence or had other bytes", b.wrong)
+	case wrong > 0:
+		s.Note = fmt.Sprintf("%d frames were out of sequence or had other bytes", wrong)
 	case b.busy < 0.97:
 		s.Note = fmt.Sprintf("the generator had its processor for %.0f %% of the time", 100*b.busy)
 	}

@@ -35,10 +35,10 @@ func together(ctx context.Context, queues int, d time.Duration) (Sample, error) 
 				return
 			}
 			send, take := b.sender(s), b.taker(s)
-			began, cpu := time.Now(), threadTime()
-			errs[i] = loop(&b.stop, func() error { return errors.Join(send(), take()) })
+			b.busy, errs[i] = occupied(func() error {
+				return loop(&b.stop, func() error { return errors.Join(send(), take()) })
+			})
 			errs[i] = errors.Join(errs[i], send()) // which gives back what it could not send
-			b.busy = float64(threadTime()-cpu) / float64(time.Since(began))
 		})
 		all.Go(func() { rates[i] = b.watch(ctx, d) })
 	}

@@ -51,6 +51,7 @@ func (p *Pair) moved(f *packet.Frame, at *span) (o Out, ok bool) {
 	} else {
 		o.Head = pieceAt(first-uint64(q.hdr), q.hdr+len(f.Bufs[0]))
 	}
+	q.shared(at)
 	p.Pool.Ref(o.Head.Page)
 	from := len(p.rest)
 	for i, b := range behind {

@@ -191,7 +191,7 @@ func (d *Driver) make(c DriverConfig) error {
 		d.pairs = append(d.pairs, p)
 		rxRing, err := d.ring(size, rxIndex(i), block)
 		if err == nil {
-			err = p.rx.init(d, p, rxRing, g, c)
+			err = p.rx.init(d, p, rxRing, g, pages, c)
 		}
 		if err != nil {
 			return fmt.Errorf("virtio-net: receive queue %d: %w", i, err)

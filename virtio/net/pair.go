@@ -56,6 +56,7 @@ func (p *Pair) Receive(frames []packet.Frame) (int, error) {
 // with Pool.Put, or from another goroutine with Pool.PutRemote. A frame up to the copy-break has none: it is in memory of the queue's own, and has to be copied.
 func (p *Pair) Hold(pages []pagepool.Page, i int) []pagepool.Page {
 	q := &p.rx
+	q.shared(&q.spans[i])
 	at := q.spans[i].slots
 	for _, id := range q.lent[at[0]:at[1]] {
 		s := &q.slots[id]

@@ -34,8 +34,9 @@ type receiver struct {
 	late    bool // a hook sees frames before they are copied
 
 	slots []slot
-	free  []uint32 // slots that are not posted, to be used from the end
+	free  []uint32 // slots that are not posted, the first to be used first
 	low   int      // how many there are before they are posted again
+	keep  int      // pages of the pool in use, up to which buffers are kept; -1: none are
 
 	bufs []queue.Buffer // for Publish: bufs[i] has its segments in segs[i*chain:]
 	segs []queue.Segment
@@ -69,6 +70,7 @@ type slot struct {
 	piece pagepool.Piece
 	data  uint32           // bytes that the device may write
 	held  bool             // there is memory
+	alone bool             // the last frame was in this buffer alone, and nobody has a reference to it
 	chain []pagepool.Piece // Big: the pieces of the chain
 }
 
@@ -85,6 +87,7 @@ const private = ^uint64(0)
 type ReceiveStats struct {
 	Frames, Bytes uint64
 	Copied        uint64 // frames up to the copy-break
+	Kept          uint64 // buffers that were posted again with the memory they had, beside those of copied frames
 	Merged        uint64 // frames of several buffers
 	Short         uint64 // frames shorter than their headers
 	Long          uint64 // frames longer than any may be
@@ -106,7 +109,7 @@ func receiverSlots(m Mode, f Features, size int) int {
 	return size
 }
 
-func (q *receiver) init(d *Driver, p *Pair, ring queue.DriverConfig, g Geometry, c DriverConfig) (err error) {
+func (q *receiver) init(d *Driver, p *Pair, ring queue.DriverConfig, g Geometry, pages int, c DriverConfig) (err error) {
 	n := receiverSlots(d.mode, d.features, ring.Size)
 	if n == 0 {
 		return fmt.Errorf("a ring of %d descriptors holds no big buffer of %d", ring.Size, bigChain)
@@ -124,6 +127,9 @@ func (q *receiver) init(d *Driver, p *Pair, ring queue.DriverConfig, g Geometry,
 		used: make([]queue.Used, n), lent: make([]uint32, 0, n), pieces: make([][]byte, 0, n*chain), origins: make([]uint64, 0, n*chain),
 	}
 	q.base, _ = d.arena.Base()
+	if q.keep = -1; d.mode != Big && c.Buffers == nil {
+		q.keep = pages / 2
+	}
 	if c.Buffers != nil {
 		q.from = c.Buffers(p.Index)
 	}
@@ -136,7 +142,7 @@ func (q *receiver) init(d *Driver, p *Pair, ring queue.DriverConfig, g Geometry,
 	}
 	q.maxLen = max(q.maxLen, g.Data-q.hdr)
 	for i := range q.slots {
-		q.free[i] = uint32(n - 1 - i)
+		q.free[i] = uint32(i)
 		if d.mode == Big {
 			q.slots[i].chain = make([]pagepool.Piece, chain)
 		}
@@ -167,13 +173,14 @@ func (q *receiver) slabLen() int {
 func (q *receiver) refill() {
 	q.pool.As(q.holder)
 	q.starve = false
-	for len(q.free) > 0 && !q.starve && q.err == nil {
-		n := q.arm(min(len(q.bufs), len(q.free)))
+	posted := 0
+	for posted < len(q.free) && !q.starve && q.err == nil {
+		n := q.arm(q.free[posted:min(posted+len(q.bufs), len(q.free))])
 		if n == 0 {
 			break
 		}
 		k, err := q.vq.Publish(q.bufs[:n])
-		q.free = q.free[:len(q.free)-k]
+		posted += k
 		if err != nil {
 			q.err = err
 		}
@@ -181,6 +188,7 @@ func (q *receiver) refill() {
 			break // those that did not fit keep their memory for the next time
 		}
 	}
+	q.free = q.free[:copy(q.free, q.free[posted:])]
 	q.stats.Refills++
 	if q.vq.ShouldNotify() {
 		q.stats.Kicks++
@@ -197,9 +205,8 @@ func (q *receiver) admit() {
 	}
 }
 
-// arm gives the last n free slots memory, those that have kept none, and writes down where it is. It answers for how many there was memory.
-func (q *receiver) arm(n int) int {
-	ids := q.free[len(q.free)-n:]
+// arm gives slots memory, those that have kept none, and writes down where it is. It answers for how many there was memory.
+func (q *receiver) arm(ids []uint32) int {
 	if q.mode == Big {
 		return q.armChains(ids)
 	}
@@ -209,14 +216,12 @@ func (q *receiver) arm(n int) int {
 			need++
 		}
 	}
-	data := q.geo.Data
-	if q.mode == Mergeable && !q.fixed {
-		data = q.mean.length(q.hdr, data)
+	got := 0
+	if need > 0 {
+		got = q.from.CutPieces(q.cut[:need], q.geo.Headroom+q.length()+q.geo.Tailroom, q.merges && !q.fixed)
 	}
-	got := q.from.CutPieces(q.cut[:need], q.geo.Headroom+data+q.geo.Tailroom, q.merges && !q.fixed)
 	pieces := q.cut[:got]
-	for i := range n {
-		id := ids[n-1-i]
+	for i, id := range ids {
 		s := &q.slots[id]
 		if !s.held {
 			if len(pieces) == 0 {
@@ -231,7 +236,15 @@ func (q *receiver) arm(n int) int {
 		q.bufs[i].In[0] = queue.Segment{Addr: q.base + pieceOff(s.piece) + uint64(q.geo.Headroom), Len: s.data}
 		q.bufs[i].Token = uint64(id)
 	}
-	return n
+	return len(ids)
+}
+
+// length is how many bytes the device may write into the next buffer.
+func (q *receiver) length() int {
+	if q.mode == Mergeable && !q.fixed {
+		return q.mean.length(q.hdr, q.geo.Data)
+	}
+	return q.geo.Data
 }
 
 // pieceOff is where a piece lies in the arena.
@@ -246,7 +259,7 @@ func (q *receiver) bytes(b pagepool.Piece) []byte {
 // armChains gives slots the memory of big buffers: a header, and pieces of a page each.
 func (q *receiver) armChains(ids []uint32) int {
 	for i := range ids {
-		id := ids[len(ids)-1-i]
+		id := ids[i]
 		s := &q.slots[id]
 		if !s.held {
 			got := q.from.CutPieces(s.chain[:1], q.hdr, false)
@@ -271,12 +284,23 @@ func (q *receiver) armChains(ids []uint32) int {
 }
 
 // release gives the memory of the last batch back, but for that of the buffers that keep it, and posts buffers again.
+//
+// A buffer that had a frame to itself keeps its memory, so that it comes to the same descriptor again, which says so already: that spares the pool's work, and the
+// descriptor's way to the device's processor. Buffers of long frames go back, so that the next ones are cut side by side; and so do all when they are of the wrong
+// length by now, or when so many pages are in use that each of those kept may be all that is in use of its page.
 func (q *receiver) release() {
+	keep := q.keep >= q.pool.InUse()
+	length := uint32(q.length())
 	for _, id := range q.lent {
 		if id == returned {
 			continue
 		}
-		q.drop(&q.slots[id])
+		s := &q.slots[id]
+		if keep && s.alone && s.data >= length && s.data < 2*length {
+			q.stats.Kept++
+		} else {
+			q.drop(s)
+		}
 		q.free = append(q.free, id)
 	}
 	if len(q.back) > 0 {
@@ -286,6 +310,13 @@ func (q *receiver) release() {
 	q.lent, q.pieces, q.origins, q.inSlab = q.lent[:0], q.pieces[:0], q.origins[:0], 0
 	if len(q.free) >= q.low {
 		q.refill()
+	}
+}
+
+// shared notes that others have references to the memory of a frame: it goes back to the pool, which knows when the last is dropped.
+func (q *receiver) shared(at *span) {
+	for _, id := range q.lent[at.slots[0]:at.slots[1]] {
+		q.slots[id].alone = false
 	}
 }
 
@@ -389,6 +420,7 @@ func (q *receiver) frame(f *packet.Frame) bool {
 		q.copyOut(f, id, mem[at:at+n])
 	} else {
 		q.lent = append(q.lent, id)
+		s.alone = true
 		q.setPiece(f, mem[at:at+n], pieceOff(s.piece)+uint64(at))
 		f.SetRoom(mem, at)
 	}
@@ -484,6 +516,7 @@ func (q *receiver) merge(f *packet.Frame, id uint32, mem []byte, at, n, count in
 	}
 	first := len(q.pieces)
 	q.lent = append(q.lent, id)
+	q.slots[id].alone = false
 	q.addPiece(mem[at:at+n:len(mem)], pieceOff(q.slots[id].piece)+uint64(at))
 	f.SetRoom(mem, at)
 	total := n
@@ -493,6 +526,7 @@ func (q *receiver) merge(f *packet.Frame, id uint32, mem []byte, at, n, count in
 		u := q.used[q.next]
 		q.next++
 		s := &q.slots[u.Token]
+		s.alone = false
 		q.stats.Used += uint64(u.Len)
 		q.stats.Posted += uint64(s.data)
 		q.lent = append(q.lent, uint32(u.Token))

@@ -120,7 +120,9 @@ func (d *splitDriver) singles(bufs []Buffer, idx uint16) (n int) {
 		if from++; from == uint32(len(free)) {
 			from = 0
 		}
-		d.shared.desc[head] = makeDesc(s.Addr, s.Len, write, 0)
+		if desc := makeDesc(s.Addr, s.Len, write, 0); d.shared.desc[head] != desc {
+			d.shared.desc[head] = desc
+		}
 		d.slots[head] = slot{token: b.Token, in: in, count: 1}
 		d.offer(idx+uint16(n), head)
 	}

@@ -42,6 +42,28 @@ func ReadScheduling(pid int) (Scheduling, error) {
 	return sum, nil
 }
 
+// ReadThreadScheduling is that of the calling thread.
+func ReadThreadScheduling() (Scheduling, error) {
+	data, err := os.ReadFile("/proc/thread-self/schedstat")
+	if err != nil {
+		return Scheduling{}, err
+	}
+	return parseSchedstat(string(data))
+}
+
+// Since is what has come since an earlier reading.
+func (s Scheduling) Since(before Scheduling) Scheduling {
+	return Scheduling{Ran: s.Ran - before.Ran, Waited: s.Waited - before.Waited}
+}
+
+// Share is the part of the time that the threads could have run for which they did: 1 when nobody was in their way.
+func (s Scheduling) Share() float64 {
+	if s.Ran+s.Waited <= 0 {
+		return 1
+	}
+	return float64(s.Ran) / float64(s.Ran+s.Waited)
+}
+
 // parseSchedstat parses "RAN WAITED TIMESLICES", the first two in nanoseconds.
 func parseSchedstat(line string) (Scheduling, error) {
 	fields := strings.Fields(line)

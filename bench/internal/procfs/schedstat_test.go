@@ -26,7 +26,18 @@ func TestReadScheduling(t *testing.T) {
 		t.Fatal(err)
 	}
 	runtime.LockOSThread()
+	alone, err := ReadThreadScheduling()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for end := time.Now().Add(50 * time.Millisecond); time.Now().Before(end); {
+	}
+	one, err := ReadThreadScheduling()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if share := one.Since(alone).Share(); one.Ran <= alone.Ran || share <= 0 || share > 1 {
+		t.Errorf("the thread: before %+v, after 50 ms of work %+v, a share of %v", alone, one, share)
 	}
 	after, err := ReadScheduling(os.Getpid())
 	if err != nil {
