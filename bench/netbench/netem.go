@@ -232,7 +232,7 @@ func (r *rig) stream(ctx context.Context, x *session, req agent.Request) (Sample
 	return Sample{
 		Value: t.BitsPerSecond / 1e6,
 		Extra: map[string]float64{
-			extraWrong: float64(t.Wrong), extraCut: float64(t.Cut), extraRetransmits: float64(after - before),
+			extraWrong: float64(t.Wrong), extraCut: float64(t.Cut), extraStuck: float64(t.Stuck), extraRetransmits: float64(after - before),
 			extraBusy: (busyAfter - busy).Seconds() / took.Seconds(),
 		},
 		Note: t.Example,

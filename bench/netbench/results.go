@@ -34,6 +34,7 @@ const (
 	extraMemory      = "memory MiB"                        // of the tool, under the load
 	extraBusy        = "processors busy"
 	extraCut         = "cut"   // streams whose last bytes were not waited for
+	extraStuck       = "stuck" // of them, those of which nothing had come for long
 	extraTried       = "tried" // connections
 	extraLeft        = "left"  // flows, descriptors, goroutines, pages and promises that the load has left behind
 )

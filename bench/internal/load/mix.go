@@ -115,6 +115,8 @@ func streamsUntil(server netip.Addr, download bool, end time.Time) (m Mixed) {
 			time.Sleep(pollInterval) // what refuses one refuses the next
 		case s.Wrong > 0:
 			m.Add(Mixed{Wrong: 1, Example: s.Example})
+		case s.Stuck > 0:
+			m.Add(Mixed{Failed: 1, Example: fmt.Sprintf("a stream was stuck after %d bytes", s.Bytes)})
 		default:
 			m.Streams++
 		}

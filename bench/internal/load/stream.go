@@ -64,10 +64,11 @@ type Streamed struct {
 	BitsPerSecond float64
 	Wrong         int    // streams of which bytes were wrong, missing or too many
 	Cut           int    // streams still on their way when they were no longer waited for, right as far as they had come
+	Stuck         int    // of them, those of which nothing had come for 15 s
 	Example       string // says of one of them what was wrong
 }
 
-// Run opens the connections, then sends over all at once. An error is one of connections; wrong bytes are a result.
+// Run opens the connections, then sends over all at once. An error is one of connections; wrong bytes and streams that are stuck are a result.
 func (s Streams) Run() (Streamed, error) {
 	conns, err := s.open()
 	if err != nil {
@@ -79,17 +80,17 @@ func (s Streams) Run() (Streamed, error) {
 		wg.Go(func() {
 			defer conn.Close()
 			o := order{download: s.Download, stream: uint32(i), duration: s.Duration}
-			outcomes[i], errs[i] = o.request(conn)
-			if errs[i] == nil && outcomes[i].stuck {
-				errs[i] = fmt.Errorf("nothing came for %v, after %d bytes", stallLimit, outcomes[i].bytes)
-			}
-			if errs[i] != nil {
+			if outcomes[i], errs[i] = o.request(conn); errs[i] != nil {
 				errs[i] = fmt.Errorf("stream %d of %d: %w", i+1, s.Count, errs[i])
 			}
 		})
 	}
 	wg.Wait()
-	var sum Streamed
+	return s.sum(outcomes), firstOf(errs)
+}
+
+// sum is what became of all.
+func (s Streams) sum(outcomes []outcome) (sum Streamed) {
 	var within int64
 	for _, o := range outcomes {
 		sum.Bytes += o.bytes
@@ -97,13 +98,16 @@ func (s Streams) Run() (Streamed, error) {
 		if o.cut {
 			sum.Cut++
 		}
+		if o.stuck {
+			sum.Stuck++
+		}
 		if o.wrong != "" {
 			sum.Wrong++
 			sum.Example = o.wrong
 		}
 	}
 	sum.BitsPerSecond = float64(within) * 8 / s.Duration.Seconds()
-	return sum, firstOf(errs)
+	return sum
 }
 
 // firstOf returns the first error, and how many there are: those of many streams are alike.

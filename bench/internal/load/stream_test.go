@@ -136,6 +136,15 @@ func TestCutStreams(t *testing.T) {
 	}
 }
 
+func TestSumOfStreams(t *testing.T) {
+	got := Streams{Duration: 2 * time.Second}.sum([]outcome{
+		{bytes: 100, within: 50}, {bytes: 7, within: 7, cut: true}, {cut: true, stuck: true}, {bytes: 3, within: 3, wrong: "a byte"},
+	})
+	if want := (Streamed{Bytes: 110, BitsPerSecond: 240, Wrong: 1, Cut: 2, Stuck: 1, Example: "a byte"}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
 func TestOutcomeSurvivesTheReport(t *testing.T) {
 	for _, want := range []outcome{
 		{bytes: 1 << 40, within: 77, cut: true, wrong: "wrong bytes"},
