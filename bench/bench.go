@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/vasta-net/vasta/bench/allbench"
 	"github.com/vasta-net/vasta/bench/internal/agent"
 	"github.com/vasta-net/vasta/bench/netbench"
 	"github.com/vasta-net/vasta/bench/overloadbench"
@@ -18,6 +19,7 @@ import (
 const usage = `Usage: vasta bench BENCHMARK [options]
 
 Benchmarks:
+  all       all rows that vasta implements, in one report beside their sources' figures
   net       namespaces: throughput, latency, processor time, start-up and memory
   overload  producers that are faster than their consumer: what is lost, what it costs
   vhost     namespaces over the kernel's vhost-net, in a virtual machine
@@ -39,6 +41,8 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 	switch args[0] {
+	case "all":
+		return allbench.Main(args[1:], stdout, stderr)
 	case "net":
 		return netbench.Main(args[1:], stdout, stderr)
 	case "overload":

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"encoding/json"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/vasta-net/vasta/bench/netbench"
+	"github.com/vasta-net/vasta/internal/options"
 )
 
 // The test binary is a vasta with one command: "bench". It has no namespaces to
@@ -29,6 +31,10 @@ func TestCommandLine(t *testing.T) {
 		{"", 2, "", "no benchmark"},
 		{"spin", 2, "", `no benchmark "spin"`},
 		{"--help", 0, "Usage: vasta bench BENCHMARK", ""},
+		{"all --help", 0, "S5", ""},
+		{"all --quick --least", 2, "", "one of them"},
+		{"all --only S1,S9", 2, "", `no row is named "S9"`},
+		{"all now", 2, "", `unexpected argument "now"`},
 		{"virtio --help", 0, "pool-mergeable", ""},
 		{"virtio --rounds=0", 2, "", "--rounds"},
 		{"virtio --only pool,sctp", 2, "", `no row is named "sctp"`},
@@ -53,6 +59,21 @@ func TestCommandLine(t *testing.T) {
 		if test.status != 0 && strings.Count(stderr.String(), "\n") != 1 {
 			t.Errorf("%q: not one line: %q", test.args, stderr.String())
 		}
+	}
+}
+
+// TestUsage: the benchmarks that the shells complete are those that there are.
+func TestUsage(t *testing.T) {
+	for _, name := range options.Benchmarks {
+		if !strings.Contains(usage, "\n  "+name+" ") {
+			t.Errorf("%s is not in the usage text", name)
+		}
+		if status := Main([]string{name, "--help"}, io.Discard, io.Discard); status != 0 {
+			t.Errorf("%s --help: %d", name, status)
+		}
+	}
+	if n := strings.Count(usage[strings.Index(usage, "Benchmarks:"):], "\n  "); n != len(options.Benchmarks) {
+		t.Errorf("%d benchmarks in the usage text, %d are completed", n, len(options.Benchmarks))
 	}
 }
 

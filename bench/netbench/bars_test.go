@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/vasta-net/vasta/bench/baseline"
+	"github.com/vasta-net/vasta/bench/internal/page"
 )
 
 func TestMedianBestWorst(t *testing.T) {
@@ -387,6 +388,21 @@ func TestReport(t *testing.T) {
 	if last, want := lines[len(lines)-1], fmt.Sprintf("bench net: %d of %d bars met, 2 missed (1 of them not measured), 3 rounds, 0 s",
 		len(bars)-2, len(bars)); last != want {
 		t.Errorf("last line %q, want %q", last, want)
+	}
+
+	charts := r.PageCharts()
+	chart := charts[slices.IndexFunc(r.Loads, func(l LoadResult) bool { return l.Name == "tcp-1-65520-up" })]
+	line := func(subject string) page.Line {
+		return chart.Lines[slices.IndexFunc(chart.Lines, func(l page.Line) bool { return l.Name == subject })]
+	}
+	if v := line(vastaName); chart.Unit != "Gbit/s" || v.Value != 24 || v.Low != 20 || v.High != 30 || !strings.Contains(v.Beside, "4 retransmits") {
+		t.Errorf("%s: %+v", chart.Title, v)
+	}
+	if v := line(slirpName); v.Missing != "round 1: not there" {
+		t.Errorf("not measured: %+v", v)
+	}
+	if b := r.PageBars(); len(b) != len(r.Bars) || b[0].What != r.Bars[0].Row || b[0].Met != r.Bars[0].Met || b[0].Why != r.Bars[0].Why {
+		t.Errorf("bars of a page: %+v", b[0])
 	}
 
 	md := markdown(r)

@@ -64,6 +64,28 @@ func TestOptions(t *testing.T) {
 	}
 }
 
+// TestPage: a page has what each mode has delivered, beside it what was lost, and why a row has nothing.
+func TestPage(t *testing.T) {
+	r := Results{Rows: []RowResult{
+		{Name: "ring-1", Title: "a ring", Samples: []Sample{{Mode: "drop", PerSecond: 2e6, Transmitted: 10, Delivered: 7, Lost: 3, Counted: 3}}},
+		{Name: "tap-1", Title: "a TAP", Failure: "no device"},
+	}}
+	r.Bars = judge(&r)
+	charts := r.PageCharts()
+	if len(charts) != 2 || len(charts[0].Lines) != 1 || len(charts[1].Lines) != 1 {
+		t.Fatalf("%+v", charts)
+	}
+	if l := charts[0].Lines[0]; l.Name != "drop" || l.Value != 2 || !strings.Contains(l.Beside, "7 of 10 delivered, 3 lost") {
+		t.Errorf("%+v", l)
+	}
+	if l := charts[1].Lines[0]; l.Missing != "no device" {
+		t.Errorf("%+v", l)
+	}
+	if b := r.PageBars(); len(b) != len(r.Bars) || b[len(b)-1].Why != "not measured: no device" {
+		t.Errorf("%+v", b)
+	}
+}
+
 // TestMissed: what is lost, or not measured, misses its bar.
 func TestMissed(t *testing.T) {
 	good := []Sample{{Mode: "drop", Lost: 5, Counted: 5, PerSecond: 100}, {Mode: "backpressure", PerSecond: 98, Wakes: 2.0 / ringSize}}

@@ -26,6 +26,9 @@ const (
 // commandWords are the names by which the command line asks for a command.
 var commandWords = [commandCount]string{Attach: "attach", Doctor: "doctor", Bench: "bench", Pktgen: "pktgen", Demo: "demo", Version: "version", Help: "help", Man: "man", Completion: "completion"}
 
+// Benchmarks are the words that may follow bench.
+var Benchmarks = []string{"all", "net", "overload", "vhost", "virtio"}
+
 // String gives the command as a user writes it.
 func (c Command) String() string {
 	if c == Run {

@@ -108,6 +108,7 @@ _vasta() {
 			if declare -F _command_offset >/dev/null; then _command_offset $((i + 1)); else COMPREPLY=($(compgen -c -f -- "$cur")); fi
 			return ;;
 		completion) COMPREPLY=($(compgen -W '%s' -- "$cur")); return ;;
+		bench) if ((COMP_CWORD == i + 1)); then COMPREPLY=($(compgen -W '%s' -- "$cur")); else compopt -o default 2>/dev/null; fi; return ;;
 		esac
 	done
 	case $prev in
@@ -120,7 +121,7 @@ _vasta() {
 	esac
 }
 complete -F _vasta vasta
-`, joined(shells, " "), choices.String(), strings.Join(paths, "|"), strings.Join(withArg, "|"), strings.Join(options, " "), strings.Join(words(), " "))
+`, joined(shells, " "), strings.Join(Benchmarks, " "), choices.String(), strings.Join(paths, "|"), strings.Join(withArg, "|"), strings.Join(options, " "), strings.Join(words(), " "))
 }
 
 // zshCompletion is a specification for zsh's _arguments.
@@ -164,6 +165,7 @@ func fishCompletion() string {
 	b.WriteString("# fish completion for vasta, written by: vasta completion fish\n")
 	fmt.Fprintf(&b, "complete -c vasta -n __fish_use_subcommand -a '%s'\n", strings.Join(words(), " "))
 	fmt.Fprintf(&b, "complete -c vasta -n '__fish_seen_subcommand_from completion' -f -a '%s'\n", joined(shells, " "))
+	fmt.Fprintf(&b, "complete -c vasta -n '__fish_seen_subcommand_from bench' -a '%s'\n", strings.Join(Benchmarks, " "))
 	completed(func(o *Option) {
 		fmt.Fprintf(&b, "complete -c vasta -l %s", o.Name)
 		if o.Short != 0 {

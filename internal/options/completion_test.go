@@ -46,6 +46,7 @@ var completions = []struct {
 	{[]string{"--log-f"}, []string{"--log-file", "--log-format"}, []string{"--pcap", "--log-size"}},
 	{[]string{"--log-format", ""}, []string{"text", "json"}, []string{"--pcap", "attach"}},
 	{[]string{"att"}, []string{"attach"}, []string{"doctor"}},
+	{[]string{"bench", ""}, []string{"all", "net", "overload"}, []string{"--pcap"}},
 	{[]string{"completion", ""}, []string{"bash", "zsh", "fish"}, []string{"--pcap"}},
 }
 

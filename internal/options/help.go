@@ -14,6 +14,7 @@ const usage = `Usage:
   vasta demo [OPTIONS]                    show the network at work, then open a shell in it
   vasta doctor [--json]                   say what this machine offers, and what it lacks
   vasta bench net [BENCH OPTIONS]         measure against other tools; see vasta bench net --help
+  vasta bench all [BENCH OPTIONS]         every benchmark, in one report; see vasta bench --help
   vasta pktgen [PKTGEN OPTIONS]           send and receive numbered frames; see vasta pktgen --help
   vasta version | vasta help | vasta man  the version; this text; the manual page, for man -l -
   vasta completion bash|zsh|fish          what the shell reads to complete options

@@ -18,7 +18,7 @@ vasta \- a network for a command in a Linux namespace, without privileges
 \fBvasta attach \-\-netns\fR \fIPATH\fR [\fB\-\-userns\fR \fIPATH\fR] [\fIOPTIONS\fR]
 \fBvasta demo\fR [\fIOPTIONS\fR]
 \fBvasta doctor\fR [\fB\-\-json\fR]
-\fBvasta bench net\fR [\fIBENCH OPTIONS\fR]
+\fBvasta bench net\fR|\fBall\fR|\fBoverload\fR|\fBvhost\fR|\fBvirtio\fR [\fIBENCH OPTIONS\fR]
 \fBvasta pktgen\fR [\fIPKTGEN OPTIONS\fR]
 \fBvasta version\fR | \fBhelp\fR | \fBman\fR
 \fBvasta completion bash\fR|\fBzsh\fR|\fBfish\fR
@@ -41,6 +41,9 @@ says so.
 gives the namespace of a running process a network, and ends when that namespace goes away.
 .B vasta doctor
 says what this machine offers, what it lacks, and the cure.
+.B vasta bench all
+measures every row that vasta implements beside its source's figures, and writes one report; each benchmark has its own
+.BR \-\-help .
 A command that is named like one of vasta's own is run by
 .BR "vasta \-\-" .
 .PP
