@@ -19,11 +19,12 @@ import (
 // leave the network working are returned as warnings. The descriptors belong to the caller.
 func configureNetwork(cfg *Config) (tap TAP, warnings []string, err error) {
 	tap = TAP{Name: cfg.IfName, MAC: cfg.MAC, MTU: cfg.MTU}
-	tap.FDs, tap.Offloads, err = openTAP(cfg.IfName, cfg.Queues, cfg.Backpressure)
+	var holdsBack bool
+	tap.FDs, tap.Offloads, holdsBack, err = openTAP(cfg.IfName, cfg.Queues, cfg.Backpressure)
 	if err != nil {
 		return TAP{}, nil, err
 	}
-	warnings, err = configureLinks(cfg)
+	warnings, err = configureLinks(cfg, holdsBack)
 	if err != nil {
 		closeAll(tap.FDs)
 		return TAP{}, nil, err
@@ -31,7 +32,7 @@ func configureNetwork(cfg *Config) (tap TAP, warnings []string, err error) {
 	return tap, warnings, nil
 }
 
-func configureLinks(cfg *Config) (warnings []string, err error) {
+func configureLinks(cfg *Config, holdsBack bool) (warnings []string, err error) {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("configuring the TAP: cannot open a netlink socket: %w", err)
@@ -56,9 +57,11 @@ func configureLinks(cfg *Config) (warnings []string, err error) {
 	if err := h.LinkSetMTU(tap, cfg.MTU); err != nil {
 		return nil, fail(fmt.Sprintf("the MTU %d", cfg.MTU), err)
 	}
-	// Before the interface is up: its queueing discipline takes its size from this when it is attached.
 	if err := h.LinkSetTxQLen(tap, cfg.TxQueueLen); err != nil {
 		return nil, fail(fmt.Sprintf("the transmit queue length %d", cfg.TxQueueLen), err)
+	}
+	if !holdsBack {
+		leaveQdiscOut(h, index)
 	}
 	// A small MTU or the kernel's command line may leave the interface without IPv6.
 	hasIPv6 := cfg.MTU >= minMTU6 && ipv6Enabled(cfg.IfName)
@@ -110,6 +113,14 @@ func configureLinks(cfg *Config) (warnings []string, err error) {
 		}
 	}
 	return warnings, nil
+}
+
+// leaveQdiscOut gives the interface, before it is up, the queueing discipline noqueue: frames go straight to the TAP's own queues. Any other is made for each of
+// the 256 queues that the driver reserves for an interface with several, with room for the transmit queue length in each of three bands: 197 MB of the kernel's memory and 10 ms
+// for what nothing ever waits in, as the TAP drops what it has no room for instead of stopping the discipline. Without one, too, the sender is told of such a loss, and TCP sends
+// that segment again by itself. A kernel that refuses works with its own.
+func leaveQdiscOut(h *netlink.Handle, index int) {
+	_ = h.QdiscReplace(&netlink.GenericQdisc{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: index, Parent: netlink.HANDLE_ROOT}, QdiscType: "noqueue"})
 }
 
 // localLimit bounds the wait for an address.

@@ -6,6 +6,18 @@ import (
 	"testing"
 )
 
+// TestNoQdisc: frames go straight to the TAP's queues, however many; a discipline of the user's takes its place.
+func TestNoQdisc(t *testing.T) {
+	const show = "tc qdisc show dev uplink0"
+	for _, queues := range []int{1, 2} {
+		out := inside(t, Config{IfName: "uplink0", Queues: queues}, show+"; tc qdisc replace dev uplink0 root handle 1: tbf rate 100mbit burst 64kb limit 1mb; "+show)
+		lines := strings.Split(strings.TrimSpace(out), "\n")
+		if len(lines) != 2 || !strings.HasPrefix(lines[0], "qdisc noqueue") || !strings.HasPrefix(lines[1], "qdisc tbf 1: root") {
+			t.Errorf("%d queues:\n%s", queues, out)
+		}
+	}
+}
+
 // TestDropped: what a full queue loses is told, as the kernel counts it.
 func TestDropped(t *testing.T) {
 	ns := create(t, Config{IfName: "uplink0", TxQueueLen: 10, Addrs: []netip.Prefix{netip.MustParsePrefix("10.1.2.3/24")}})

@@ -25,7 +25,7 @@ const (
 // default, without a limit, which vhost-net's batching needs.
 //
 // With backpressure, and a kernel that has it, the interface holds back what its full queue has no room for, instead of dropping it.
-func openTAP(name string, queues int, backpressure bool) (fds []int, offloads uint32, err error) {
+func openTAP(name string, queues int, backpressure bool) (fds []int, offloads uint32, holdsBack bool, err error) {
 	defer func() {
 		if err != nil {
 			closeAll(fds)
@@ -39,7 +39,7 @@ func openTAP(name string, queues int, backpressure bool) (fds []int, offloads ui
 	for range queues {
 		fd, err := unix.Open(tunPath, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 		if err != nil {
-			return fds, 0, tunOpenError(err)
+			return fds, 0, false, tunOpenError(err)
 		}
 		fds = append(fds, fd)
 		if backpressure && hasBackpressure(fd) {
@@ -47,16 +47,16 @@ func openTAP(name string, queues int, backpressure bool) (fds []int, offloads ui
 		}
 		ifr, err := unix.NewIfreq(name)
 		if err != nil {
-			return fds, 0, fmt.Errorf("interface name %q: at most 15 bytes are allowed", name)
+			return fds, 0, false, fmt.Errorf("interface name %q: at most 15 bytes are allowed", name)
 		}
 		ifr.SetUint16(flags)
 		if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
-			return fds, 0, tapCreateError(name, err)
+			return fds, 0, false, tapCreateError(name, err)
 		}
 	}
 	// Both settings belong to the interface: the first queue's descriptor sets them for all.
 	if err := unix.IoctlSetPointerInt(fds[0], unix.TUNSETVNETHDRSZ, vnetHeaderLen); err != nil {
-		return fds, 0, fmt.Errorf("setting the vnet header of TAP %s to %d bytes: %w", name, vnetHeaderLen, err)
+		return fds, 0, false, fmt.Errorf("setting the vnet header of TAP %s to %d bytes: %w", name, vnetHeaderLen, err)
 	}
 	offloads = tunFBase | tunFUSO
 	err = unix.IoctlSetInt(fds[0], unix.TUNSETOFFLOAD, int(offloads))
@@ -65,9 +65,9 @@ func openTAP(name string, queues int, backpressure bool) (fds []int, offloads ui
 		err = unix.IoctlSetInt(fds[0], unix.TUNSETOFFLOAD, int(offloads))
 	}
 	if err != nil {
-		return fds, 0, fmt.Errorf("setting the offloads of TAP %s to %#x: %w", name, offloads, err)
+		return fds, 0, false, fmt.Errorf("setting the offloads of TAP %s to %#x: %w", name, offloads, err)
 	}
-	return fds, offloads, nil
+	return fds, offloads, flags&iffBackpressure != 0, nil
 }
 
 // iffBackpressure is IFF_BACKPRESSURE (include/uapi/linux/if_tun.h, Linux 7.3).
