@@ -116,9 +116,8 @@ func configureLinks(cfg *Config, holdsBack bool) (warnings []string, err error) 
 }
 
 // leaveQdiscOut gives the interface, before it is up, the queueing discipline noqueue: frames go straight to the TAP's own queues. Any other is made for each of
-// the 256 queues that the driver reserves for an interface with several, with room for the transmit queue length in each of three bands: 197 MB of the kernel's memory and 10 ms
-// for what nothing ever waits in, as the TAP drops what it has no room for instead of stopping the discipline. Without one, too, the sender is told of such a loss, and TCP sends
-// that segment again by itself. A kernel that refuses works with its own.
+// the 256 queues that the driver reserves for an interface with several, with room for the transmit queue length: 200 MB of the kernel's memory and 10 ms, for what nothing
+// ever waits in, as the TAP drops what it has no room for instead of stopping the discipline. A kernel that refuses works with its own.
 func leaveQdiscOut(h *netlink.Handle, index int) {
 	_ = h.QdiscReplace(&netlink.GenericQdisc{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: index, Parent: netlink.HANDLE_ROOT}, QdiscType: "noqueue"})
 }
