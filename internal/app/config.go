@@ -127,7 +127,9 @@ func (w *watchers) watch(o *options.Options, c *vasta.Config) {
 // open opens the capture, when the interface has a name and no frame has come.
 func (w *watchers) open(o *options.Options, n *vasta.Network, log *slog.Logger) (err error) {
 	if o.Pcap != "" {
-		w.pcap, err = pcap.Create(o.Pcap, n.Inside().IfName, log)
+		if w.pcap, err = pcap.Create(o.Pcap, n.Inside().IfName, log); err != nil {
+			err = fmt.Errorf("option --pcap: %w (choose a file in a folder that you may write to)", err)
+		}
 	}
 	return err
 }

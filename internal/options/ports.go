@@ -101,6 +101,9 @@ func ParsePorts(list string) ([]PortRule, error) {
 	var bind PortRule
 	items := list
 	if socket, rest, ok := strings.Cut(list, "/"); ok {
+		if rest == "tcp" || rest == "udp" {
+			return nil, fmt.Errorf("the option says which protocol it is; leave /%s out", rest)
+		}
 		var err error
 		if bind, err = parseBind(socket); err != nil {
 			return nil, err
@@ -223,6 +226,9 @@ func parseBind(text string) (bind PortRule, err error) {
 
 // parseRule reads host ports and, behind a colon, as many ports of the namespace.
 func parseRule(bind PortRule, item string) (PortRule, error) {
+	if addr, ports, ok := addressInFront(item); ok {
+		return PortRule{}, fmt.Errorf("an address stands before a slash; write %s/%s", addr, ports)
+	}
 	host, guest, mapped := strings.Cut(item, ":")
 	first, last, err := parseRange(host)
 	if err != nil {
@@ -241,6 +247,17 @@ func parseRule(bind PortRule, item string) (PortRule, error) {
 		rule.Target = target
 	}
 	return rule, nil
+}
+
+// addressInFront takes apart what other programs write, an address and a colon before the ports.
+func addressInFront(item string) (addr, ports string, ok bool) {
+	if end := strings.Index(item, "]:"); end > 0 && item[0] == '[' {
+		addr, ports = item[:end+1], item[end+2:]
+	} else {
+		addr, ports, _ = strings.Cut(item, ":")
+	}
+	_, err := parseBind(addr)
+	return addr, ports, err == nil && ports != ""
 }
 
 // parseRange reads a port, or two with a dash between them.

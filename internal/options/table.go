@@ -245,7 +245,7 @@ var Table = []Option{
 		Help: "How a line of the log looks", Default: "text", set: setLogFormat},
 	{Name: "pcap", Short: 'p', Arg: RequiredArg, ArgName: "FILE", Section: SectionWatch, Commands: network,
 		Help: "Write every frame of the link to this file, as pcapng",
-		set:  value(parseFile, func(p *parser, path string) { p.Pcap = path })},
+		set:  value(parseCapture, func(p *parser, path string) { p.Pcap = path })},
 	{Name: "flow-log", Arg: RequiredArg, ArgName: "FILE", Section: SectionWatch, Commands: network,
 		Help: "Append a line of JSON to this file for every flow at its end, and for every one that is denied: who, bytes, packets, times, retransmits, why, and the rule; SIGHUP opens the file anew",
 		set:  value(parseFile, func(p *parser, path string) { p.FlowLog = path })},

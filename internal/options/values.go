@@ -219,6 +219,14 @@ func parseSize(text string, low, high int64) (int64, error) {
 	return n, nil
 }
 
+// parseCapture reads the name of a file for frames. What looks like ports is meant for another option, by people who know -p from other programs.
+func parseCapture(text string) (string, error) {
+	if _, err := ParsePorts(text); err == nil && strings.Contains(text, ":") {
+		return "", fmt.Errorf("this is a file that frames are written to; to forward ports, say -t %s (for a file of that name, ./%s)", text, text)
+	}
+	return parseFile(text)
+}
+
 // parseFile reads the name of a file.
 func parseFile(text string) (string, error) {
 	if text == "" || strings.Contains(text, "\x00") {
