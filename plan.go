@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vasta-net/vasta/flow/forward"
 	"github.com/vasta-net/vasta/netns"
@@ -90,6 +91,21 @@ func (p *plan) family(f int, c *Config, host netns.Family, addr netip.Prefix, gw
 			p.mapping.Guest[f] = a.Addr()
 		}
 	}
+	if f == forward.V4 && len(addrs) > 0 && slices.Contains(host.Addrs, addrs[0]) {
+		p.mapping.Broadcast = broadcast(addrs[0])
+	}
+}
+
+// broadcast is the broadcast address of an IPv4 network, which those of one or two addresses do not have (RFC 3021).
+func broadcast(p netip.Prefix) netip.Addr {
+	if p.Bits() >= 31 {
+		return netip.Addr{}
+	}
+	b := p.Addr().As4()
+	for i := p.Bits(); i < 32; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	return netip.AddrFrom4(b)
 }
 
 // hostMapping plans behind which addresses the host is reached.

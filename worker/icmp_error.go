@@ -114,7 +114,7 @@ func (w *Worker) sendFailed(dst, src netip.Addr, err hostsock.Errno, mtu int, qu
 // cannotReach sends a destination unreachable message. It comes from the guest's router where that has an address, as an
 // error of the network would.
 func (w *Worker) cannotReach(peer, guest netip.Addr, err hostsock.Errno, quoted []byte) {
-	if toMany(peer) {
+	if w.toMany(peer) {
 		return // RFC 1122, 3.2.2; RFC 4443, 2.4
 	}
 	from := peer

@@ -39,9 +39,7 @@ type joined struct {
 var groupsKey = flow.Key{Proto: packet.ProtoIGMP, Family: flow.IPv4}
 
 // toMany reports whether an address stands for more than one host.
-func toMany(a netip.Addr) bool {
-	return a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255})
-}
+func (w *Worker) toMany(a netip.Addr) bool { return a.IsMulticast() || w.Map.IsBroadcast(a) }
 
 // groupReport takes the packet in w.pkt if it tells which groups the guest listens to, and reports whether it does.
 func (w *Worker) groupReport() bool {

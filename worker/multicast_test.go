@@ -101,34 +101,42 @@ func TestMulticast(t *testing.T) {
 	}
 }
 
-// TestBroadcast: a broadcast leaves, and answers come back, where multicast is switched on.
+// TestBroadcast: a broadcast leaves, to everybody and to the guest's own network, and answers come back, where multicast is switched on.
 func TestBroadcast(t *testing.T) {
-	everybody := netip.MustParseAddr("255.255.255.255")
-	r := newRig(t, multicast)
-	r.inject(udpFrame(at(guest4, 4000), at(everybody, 9999), []byte("who is there")))
-	r.nothing()
-	s := r.host.Last()
-	if d := s.Datagrams(); len(d) != 1 || d[0].To != at(everybody, 9999) {
-		t.Fatalf("sent %v", d)
+	for _, to := range []string{"255.255.255.255", "192.0.2.255"} {
+		t.Run(to, func(t *testing.T) {
+			all := netip.MustParseAddr(to)
+			r := newRig(t, multicast, ownBroadcast)
+			r.inject(udpFrame(at(guest4, 4000), at(all, 9999), []byte("who is there")))
+			r.nothing()
+			s := r.host.Last()
+			if d := s.Datagrams(); len(d) != 1 || d[0].To != at(all, 9999) || !s.Multicast {
+				t.Fatalf("sent %v", d)
+			}
+			s.DeliverFrom([]byte("I am"), at(server4, 9999))
+			if g := r.only(); g.from != at(server4, 9999) {
+				t.Errorf("%v", g)
+			}
+			r.host.Fail(hosttest.SendDatagrams, unix.ENETUNREACH, 2)                    // the first may be about an earlier one
+			r.inject(udpFrame(at(guest4, 4000), at(all, 9999), []byte("who is there"))) // no ICMP error is about a broadcast
+			r.nothing()
+			r.dropped(stats.HostUnreachable, 1)
+		})
 	}
-	s.DeliverFrom([]byte("I am"), at(server4, 9999))
-	if g := r.only(); g.from != at(server4, 9999) {
-		t.Errorf("%v", g)
-	}
-	r.host.Fail(hosttest.SendDatagrams, unix.ENETUNREACH, 2)                          // the first may be about an earlier one
-	r.inject(udpFrame(at(guest4, 4000), at(everybody, 9999), []byte("who is there"))) // no ICMP error is about a broadcast
-	r.nothing()
-	r.dropped(stats.HostUnreachable, 1)
 }
+
+// ownBroadcast gives the guest's network a broadcast address.
+func ownBroadcast(c *worker.Config) { c.Map.Broadcast = netip.MustParseAddr("192.0.2.255") }
 
 // TestNoMulticast: without the option nothing of it happens.
 func TestNoMulticast(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, ownBroadcast)
 	r.inject(groupFrame(mdns4, true))
 	r.inject(groupFrame(mdns6, true))
 	r.inject(udpFrame(at(guest4, 5353), at(mdns4, 5353), []byte("query")))
+	r.inject(udpFrame(at(guest4, 5353), at(netip.MustParseAddr("192.0.2.255"), 5353), []byte("query")))
 	r.nothing()
-	r.dropped(stats.BadDestination, 1)
+	r.dropped(stats.BadDestination, 2)
 	r.dropped(stats.UnknownProtocol, 1)
 	if n := len(r.host.Sockets()); n != 0 {
 		t.Errorf("%d sockets", n)

@@ -58,7 +58,7 @@ func (w *Worker) udpInput() {
 // udpOpen starts a flow for the datagram in w.pkt. The host socket keeps the guest's source port when it can be had.
 func (w *Worker) udpOpen(key flow.Key) *flowSlot {
 	to, ok := w.Map.Outbound(key.PeerAddrPort())
-	many := !ok && len(w.Multicast) > 0 && toMany(w.pkt.Dst)
+	many := !ok && len(w.Multicast) > 0 && w.toMany(w.pkt.Dst)
 	if !ok && !many {
 		w.Stats.Drop(stats.BadDestination)
 		return nil

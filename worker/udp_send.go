@@ -92,7 +92,7 @@ func (w *Worker) udpMessage(f *flowSlot, n, size int) {
 	*d = hostsock.Datagram{
 		Bufs: u.memory[u.pieces : u.pieces+len(w.iov)], Peer: f.peer, Local: f.local, TOS: w.pkt.TOS, V6: f.head.isIPv6,
 	}
-	if d.TTL = sentTTL(w.pkt.TTL); toMany(w.pkt.Dst) {
+	if d.TTL = sentTTL(w.pkt.TTL); w.toMany(w.pkt.Dst) {
 		d.TTL = w.pkt.TTL // the host's own is 1 for groups
 	}
 	s.flow, s.len, s.step = f.index, n, size

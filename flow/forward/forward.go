@@ -14,6 +14,8 @@ type Map struct {
 	Guest [2]netip.Addr
 	// Gateway is the guest's router: what a peer is shown as, when its own address would mislead the guest.
 	Gateway [2]netip.Addr
+	// Broadcast is the broadcast address of the guest's network where that is the host's too.
+	Broadcast netip.Addr
 }
 
 // The families of a pair.
@@ -36,7 +38,7 @@ func family(a netip.Addr) int {
 // loopback, unspecified, multicast and broadcast addresses.
 func (m *Map) Outbound(dst netip.AddrPort) (to netip.AddrPort, ok bool) {
 	a := dst.Addr()
-	if !reachable(a) {
+	if !reachable(a) || a == m.Broadcast {
 		return netip.AddrPort{}, false
 	}
 	f := family(a)
@@ -49,11 +51,16 @@ func (m *Map) Outbound(dst netip.AddrPort) (to netip.AddrPort, ok bool) {
 	return dst, true
 }
 
+// everybody is the limited broadcast address.
+var everybody = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+// IsBroadcast reports whether a is a broadcast address, of the guest's network or of any.
+func (m *Map) IsBroadcast(a netip.Addr) bool {
+	return a == everybody || a == m.Broadcast && a.IsValid()
+}
+
 func reachable(a netip.Addr) bool {
-	if a.IsLoopback() || a.IsUnspecified() || a.IsMulticast() || a.Is4In6() {
-		return false
-	}
-	return a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	return !a.IsLoopback() && !a.IsUnspecified() && !a.IsMulticast() && !a.Is4In6() && a != everybody
 }
 
 // Source reports whether a guest may use a as its own address.

@@ -64,6 +64,8 @@ func TestOutbound(t *testing.T) {
 		{"multicast", full(), "224.0.0.1:80", ""},
 		{"multicast, IPv6", full(), "[ff02::1]:80", ""},
 		{"broadcast", full(), "255.255.255.255:80", ""},
+		{"the network's broadcast", &Map{Broadcast: netip.MustParseAddr("10.0.2.255")}, "10.0.2.255:80", ""},
+		{"what would be another's", full(), "10.0.2.255:80", "10.0.2.255:80"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got, ok := tc.m.Outbound(netip.MustParseAddrPort(tc.to))

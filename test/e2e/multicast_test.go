@@ -83,6 +83,17 @@ func TestMulticast(t *testing.T) {
 		send(t, inside, "me", hear(t, inside, "who else"))
 		hear(t, outside, "me")
 	})
+	// A broadcast on the host's network, and the answer to it.
+	outside := listenUDP(t, r.Inet, at(netip.IPv4Unspecified(), port))
+	inside := listenUDP(t, r.Guest, at(netip.IPv4Unspecified(), 0))
+	host := lab.HostAddr4
+	all := host.Masked().Addr().As4()
+	for i := host.Bits(); i < 32; i++ {
+		all[i/8] |= 0x80 >> (i % 8)
+	}
+	send(t, inside, "everybody", &net.UDPAddr{IP: all[:], Port: port})
+	send(t, outside, "here", hear(t, outside, "everybody"))
+	hear(t, inside, "here")
 	if d := r.now().Drops; d["bad_transport"]+d["bad_checksum"] != 0 {
 		t.Errorf("reports that were not understood: %v", d)
 	}
