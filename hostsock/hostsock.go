@@ -30,6 +30,8 @@ type Event struct {
 type Origin struct {
 	Addr   netip.AddrPort // local address, port 0 for any; invalid for none
 	Device string         // interface to bind to, "" for none
+	// TOS and TTL are the service byte, but for its ECN bits, and the hop limit that a TCP connection is begun with; 0 is the host's own.
+	TOS, TTL uint8
 	// Exclusive has a UDP port belong to this socket alone. Otherwise sockets to different peers share it.
 	Exclusive bool
 	// Multicast has an unconnected UDP socket send to groups and broadcast addresses too, by the interface with the index MulticastDevice, 0 for that of the
@@ -74,6 +76,8 @@ type Host interface {
 	// LimitUnsent bounds what Send leaves with the kernel beyond what the peer's window and the path let it send (TCP_NOTSENT_LOWAT): what is more
 	// is refused, and the event with Out comes when half of it has gone.
 	LimitUnsent(fd int) Errno
+	// SetTOS has what a TCP socket sends from now on carry a service byte; its ECN bits stay the kernel's affair.
+	SetTOS(fd int, v6 bool, tos uint8) Errno
 	// Recv reads into the pieces in order, as one system call. 0 bytes without an error is the end of the stream. The pieces
 	// stay the caller's; there is at least one, and none is empty.
 	Recv(fd int, bufs [][]byte) (n int, err Errno)

@@ -44,6 +44,21 @@ func (s *System) connectTCP(fd int, from Origin, to netip.AddrPort) Errno {
 			return err
 		}
 	}
+	v6 := family(to.Addr()) == unix.AF_INET6
+	if from.TOS != 0 {
+		if err := s.SetTOS(fd, v6, from.TOS); err != 0 {
+			return err
+		}
+	}
+	if from.TTL != 0 {
+		level, option := unix.SOL_IP, unix.IP_TTL
+		if v6 {
+			level, option = unix.SOL_IPV6, unix.IPV6_UNICAST_HOPS
+		}
+		if err := s.setOption(fd, level, option, int(from.TTL)); err != 0 {
+			return err
+		}
+	}
 	if err := s.connect(fd, to); err != 0 && err != unix.EINPROGRESS {
 		return err
 	}
@@ -162,6 +177,14 @@ const maxUnsent = 128 << 10
 // LimitUnsent implements Host.
 func (s *System) LimitUnsent(fd int) Errno {
 	return s.setOption(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, maxUnsent)
+}
+
+// SetTOS implements Host.
+func (s *System) SetTOS(fd int, v6 bool, tos uint8) Errno {
+	if v6 {
+		return s.setOption(fd, unix.SOL_IPV6, unix.IPV6_TCLASS, int(tos))
+	}
+	return s.setOption(fd, unix.SOL_IP, unix.IP_TOS, int(tos))
 }
 
 // streamOptions sets what every TCP socket has: segments go out at once, since the guest's TCP has already

@@ -460,3 +460,32 @@ func TestAdopt(t *testing.T) {
 		})
 	}
 }
+
+// TestTCPServiceAndHopLimit: a connection is begun with them, and the service byte changes later; ECN stays the kernel's.
+func TestTCPServiceAndHopLimit(t *testing.T) {
+	for _, a := range []netip.Addr{loopback4, loopback6} {
+		t.Run(a.String(), func(t *testing.T) {
+			s := newSystem(t)
+			l, to := listen(t, s, netip.AddrPortFrom(a, 0), false)
+			defer s.Close(l)
+			fd, err := s.ConnectTCP(hostsock.Origin{TOS: 0xb8, TTL: 7}, to)
+			must(t, err, "ConnectTCP")
+			defer s.Close(fd)
+			level, tos, ttl := unix.SOL_IP, unix.IP_TOS, unix.IP_TTL
+			if a.Is6() {
+				level, tos, ttl = unix.SOL_IPV6, unix.IPV6_TCLASS, unix.IPV6_UNICAST_HOPS
+			}
+			is := func(wantTOS, wantTTL int) {
+				t.Helper()
+				gotTOS, err := unix.GetsockoptInt(fd, level, tos)
+				gotTTL, err2 := unix.GetsockoptInt(fd, level, ttl)
+				if gotTOS != wantTOS || gotTTL != wantTTL || err != nil || err2 != nil {
+					t.Errorf("TOS %#x, TTL %d (%v, %v), want %#x and %d", gotTOS, gotTTL, err, err2, wantTOS, wantTTL)
+				}
+			}
+			is(0xb8, 7)
+			must(t, s.SetTOS(fd, a.Is6(), 0x20), "SetTOS")
+			is(0x20, 7)
+		})
+	}
+}

@@ -75,5 +75,7 @@ func (w *Worker) connectHost(key *flow.Key, to netip.AddrPort) (fd int, err host
 			return fd, err
 		}
 	}
-	return w.Host.ConnectTCP(w.Origin[familyOf(to.Addr())], to)
+	from := w.Origin[familyOf(to.Addr())]
+	from.TOS, from.TTL = w.pkt.TOS&^ecnBits, sentTTL(w.pkt.TTL)
+	return w.Host.ConnectTCP(from, to)
 }

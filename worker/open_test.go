@@ -465,3 +465,41 @@ func TestSwitchedOff(t *testing.T) {
 		})
 	}
 }
+
+// TestTCPServiceAndHopLimit: a connection leaves with the hop limit of the guest's SYN and the service byte of its segments, as they change, but for ECN.
+func TestTCPServiceAndHopLimit(t *testing.T) {
+	for _, to := range servers() {
+		r := newRig(t)
+		v4 := to.Addr().Is4()
+		syn := func(tos, ttl uint8) (*guestConn, *hosttest.Socket) {
+			r.port++
+			c := r.conn(at(like(to.Addr()), r.port), to)
+			c.nxt, c.quiet = 1, true // what it would say by itself has no service byte
+			frame := c.segment(layers.TCP{SYN: true}, 0, nil)
+			markFrame(frame, v4, tos, ttl)
+			r.inject(frame)
+			r.pump()
+			return c, r.host.Last()
+		}
+		c, s := syn(0x4b, 255)
+		if s.TOS != 0x48 || s.TTL != 255 {
+			t.Errorf("%v: connected with TOS %#x, TTL %d", to, s.TOS, s.TTL)
+		}
+		calls := r.host.Calls(hosttest.SetTOS)
+		for _, tos := range []uint8{0x48, 0x20, 0x22, 0} {
+			frame := c.segment(layers.TCP{}, c.nxt, nil)
+			markFrame(frame, v4, tos, 255)
+			r.inject(frame)
+			r.settle()
+			if s.TOS != tos&^3 {
+				t.Errorf("%v: sends with TOS %#x, want %#x", to, s.TOS, tos&^3)
+			}
+		}
+		if n := r.host.Calls(hosttest.SetTOS) - calls; n != 2 {
+			t.Errorf("%v: told %d times of two changes", to, n)
+		}
+		if _, s := syn(0, 64); s.TOS != 0 || s.TTL != 0 {
+			t.Errorf("%v: connected with TOS %#x, TTL %d, want the host's own", to, s.TOS, s.TTL)
+		}
+	}
+}

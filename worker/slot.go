@@ -43,6 +43,7 @@ type flowSlot struct {
 	tries     uint8          // TCP to the forwarder of DNS: how many resolvers were tried
 	answers   *stream        // TCP to the forwarder of DNS: what the policy has not been told of yet
 	told      fragmenting    // UDP, ICMP: what the host socket was told last
+	service   uint8          // TCP: the service byte, without ECN, that the host socket sends with
 	single    bool           // UDP: the host socket takes no message that stands for several datagrams
 	size      int            // UDP: the longest message of those received last
 	held      held           // UDP: what the host socket does not take now

@@ -65,6 +65,9 @@ func (w *Worker) tcpSegment(f *flowSlot) {
 	}
 	w.hears(f)
 	w.arrived(f)
+	if s := w.pkt.TOS &^ ecnBits; s != f.service && f.fd >= 0 {
+		w.serve(f, s)
+	}
 	c.Input(&w.env, &w.seg)
 	if f.half && f.readable {
 		c.AckWithData()
@@ -77,6 +80,15 @@ func (w *Worker) tcpSegment(f *flowSlot) {
 	}
 	f.lent += max(1, len(w.seg.Payload))
 	w.makeDirty(f)
+}
+
+// ecnBits are those of the service byte that belong to a path's both ends (RFC 3168), which a connection through us has two of.
+const ecnBits = 3
+
+// serve has the host socket of f send with the service byte of the guest's segments: programs change it when they know what they are about to send.
+func (w *Worker) serve(f *flowSlot, service uint8) {
+	f.service = service
+	_ = w.Host.SetTOS(f.fd, f.key.Family == flow.IPv6, service) // what is not a socket of TCP has none (inner.go)
 }
 
 // maxLent bounds the pieces that a flow borrows from the link in one batch: what one system call takes.
@@ -183,6 +195,7 @@ func (w *Worker) tcpOpen(key flow.Key) {
 	w.Stats.TCPOpened++
 	w.arrived(f)
 	f.head = makeHeader(w.pkt.Dst, w.pkt.Src, packet.ProtoTCP, 0, hopLimit)
+	f.service = w.pkt.TOS &^ ecnBits
 	f.conn.FromGuest(&w.env, w.tcpConfig(guest, key.PeerAddrPort()), &w.seg)
 	if resolve {
 		w.dnsOpen(f)

@@ -204,6 +204,17 @@ func TestUDPSegmentsFull(t *testing.T) {
 	}
 }
 
+// markFrame gives a frame a service byte and a hop limit.
+func markFrame(frame []byte, v4 bool, tos, ttl uint8) {
+	ip := frame[packet.EtherLen:]
+	if v4 {
+		ip[1], ip[8] = tos, ttl
+		fixIPv4(frame)
+	} else {
+		ip[0], ip[1], ip[7] = 0x60|tos>>4, tos<<4, ttl
+	}
+}
+
 // TestUDPServiceAndHopLimit: the service byte, with ECN, and the hop limit are those of the sender, both ways.
 func TestUDPServiceAndHopLimit(t *testing.T) {
 	for _, to := range servers() {
@@ -211,13 +222,7 @@ func TestUDPServiceAndHopLimit(t *testing.T) {
 		guest, s := udpFlow(r, to)
 		for i, mark := range []struct{ tos, ttl uint8 }{{0, 64}, {0xb9, 3}, {0xb9, 3}, {2, 255}, {0, 64}} {
 			frame := udpFrame(guest, to, []byte("out"))
-			ip := frame[packet.EtherLen:]
-			if to.Addr().Is4() {
-				ip[1], ip[8] = mark.tos, mark.ttl
-				fixIPv4(frame)
-			} else {
-				ip[0], ip[1], ip[7] = 0x60|mark.tos>>4, mark.tos<<4, mark.ttl
-			}
+			markFrame(frame, to.Addr().Is4(), mark.tos, mark.ttl)
 			r.inject(frame)
 			r.settle()
 			d := s.Datagrams()[len(s.Datagrams())-1]

@@ -209,6 +209,15 @@ func (h *Host) Unlisten(fd int) hostsock.Errno {
 	return 0
 }
 
+// SetTOS implements hostsock.Host.
+func (h *Host) SetTOS(fd int, _ bool, tos uint8) hostsock.Errno {
+	s, err := h.begin(SetTOS, fd, TCP)
+	if err == 0 {
+		s.TOS = tos
+	}
+	return err
+}
+
 // LimitUnsent implements hostsock.Host. What a socket here takes is for the test to say, so it changes nothing.
 func (h *Host) LimitUnsent(fd int) hostsock.Errno {
 	_, err := h.begin(LimitUnsent, fd, TCP)

@@ -56,11 +56,12 @@ const (
 	OpenGroup
 	AdoptTCP
 	AdoptUDP
+	SetTOS
 	numOps
 )
 
 var opNames = [numOps]string{"Watch", "Wait", "ConnectTCP", "ConnectResult", "ListenTCP", "BindTCP", "Listen", "Unlisten", "Accept", "Send", "LimitUnsent", "Recv", "Peek",
-	"ShutdownWrite", "OpenUDP", "SendDatagrams", "RecvDatagrams", "OpenPing", "DontFragment", "QueueErrors", "RecvError", "OpenGroup", "AdoptTCP", "AdoptUDP"}
+	"ShutdownWrite", "OpenUDP", "SendDatagrams", "RecvDatagrams", "OpenPing", "DontFragment", "QueueErrors", "RecvError", "OpenGroup", "AdoptTCP", "AdoptUDP", "SetTOS"}
 
 // String is the method's name.
 func (op Op) String() string { return opNames[op] }
@@ -236,6 +237,7 @@ func (h *Host) add(s *Socket) int {
 // open finishes the opening of s, which from and the test may still prevent.
 func (h *Host) open(s *Socket, from hostsock.Origin) (int, hostsock.Errno) {
 	s.Local, s.Device, s.Exclusive, s.Multicast = from.Addr, from.Device, from.Exclusive, from.Multicast
+	s.TOS, s.TTL = from.TOS, from.TTL
 	if s.Local.IsValid() && s.Local.Port() == 0 {
 		s.Local = netip.AddrPortFrom(s.Local.Addr(), h.port)
 		h.port++

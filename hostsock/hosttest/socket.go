@@ -67,6 +67,8 @@ type Socket struct {
 	Exclusive bool // as asked for
 	Multicast bool // as asked for
 
+	TOS, TTL uint8 // of a TCP connection, as asked for last
+
 	Listening bool   // a listener: it takes connections
 	ID        uint16 // of a ping socket, as asked for
 
