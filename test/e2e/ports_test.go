@@ -2,10 +2,12 @@ package e2e_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/vasta-net/vasta/internal/lab"
@@ -101,5 +103,34 @@ func TestThousandsOfPorts(t *testing.T) {
 	if err := c.Run(); err == nil || !strings.HasPrefix(errs.String(), want) || strings.Count(errs.String(), "\n") != 1 ||
 		!strings.Contains(errs.String(), fmt.Sprintf("this process may have %d:", limit)) {
 		t.Errorf("%v: %q, want one line that begins %q", err, errs.String(), want)
+	}
+}
+
+// TestOwnPorts checks that what the namespace sends to ports which lead back into it comes back once, and ends: by the gateway's address, and from its own loopback.
+func TestOwnPorts(t *testing.T) {
+	leads := fmt.Sprintf("%d:%d", outerPort, innerPort)
+	r := start(t, "-t", leads, "-u", leads, "-t", fmt.Sprint(samePort), "-T", fmt.Sprintf("%d,%d", outerPort, samePort))
+	bothFamilies(t, func(t *testing.T, f family) {
+		saySelf(t, r.Guest, netip.AddrPortFrom(f.host, innerPort), "inside")
+		for _, a := range []netip.Addr{f.gateway, f.loopback} {
+			if got := heard(t, r.Guest, a, outerPort); got != "inside" {
+				t.Errorf("%v leads to %q", a, got)
+			}
+			c, err := dial(r.Guest, a, samePort) // where nobody listens in the end
+			if err == nil {
+				_, err = c.Read(make([]byte, 1))
+				c.Close()
+			}
+			if !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("%v: %v, want a reset", a, errorText(err))
+			}
+		}
+		c := listenUDP(t, r.Guest, at(f.host, innerPort))
+		send(t, c, "once", net.UDPAddrFromAddrPort(netip.AddrPortFrom(f.gateway, outerPort)))
+		hear(t, c, "once")
+	})
+	c := r.settle()
+	if c.TCP.Opened != 8 || c.TCP.Accepted != 8 || c.UDP.Opened != 4 { // of each connection one goes out and one comes in; of UDP likewise
+		t.Errorf("connections: %d out, %d in; flows of UDP: %d", c.TCP.Opened, c.TCP.Accepted, c.UDP.Opened)
 	}
 }
