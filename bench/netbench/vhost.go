@@ -57,10 +57,10 @@ func vhostSubjects(bin string) (all []*subject) {
 	for _, p := range []vhostPath{tapPath, vhostsWay} {
 		all = append(all, p.dropping().subject(bin, 1))
 	}
-	return all
+	return append(all, receiveSubjects(bin)...)
 }
 
-// vhostQueues are the numbers of queue pairs that are compared beside one, each with as many streams.
+// vhostQueues are the numbers of queue pairs that eight streams are carried over, beside one.
 var vhostQueues = []int{4, 8}
 
 func queuedPath(name string, queues int) string { return fmt.Sprintf("%s-%dq", name, queues) }
@@ -96,14 +96,14 @@ func vhostLoads() []load {
 		}
 		add("ring-"+d.name, "TCP 8 streams, MTU 65520, "+d.title+", by the size of the transmit ring", "Gbit/s", false, phaseVHost, named(sizes...), linkThroughput(8, d.down))
 		for _, queues := range vhostQueues {
-			add(fmt.Sprintf("%dq-%s", queues, d.name), fmt.Sprintf("TCP %d streams over %d queue pairs, MTU 65520, %s", queues, queues, d.title), "Gbit/s", false, phaseVHost,
-				named(queuedPath(tapPath.name, queues), queuedPath(vhostsWay.name, queues)), linkThroughput(queues, d.down))
+			add(fmt.Sprintf("%dq-%s", queues, d.name), fmt.Sprintf("TCP 8 streams over %d queue pairs, MTU 65520, %s", queues, d.title), "Gbit/s", false, phaseVHost,
+				named(queuedPath(tapPath.name, queues), queuedPath(vhostsWay.name, queues)), linkThroughput(8, d.down))
 		}
 		add("mtu1500-"+d.name, "TCP 1 stream, MTU 1500, "+d.title, "Gbit/s", false, phaseSmall, two, linkThroughput(1, d.down))
 	}
 	add("tcp-rr", "TCP request/response (TCP_RR), p50", "µs", true, phaseVHost, two, exchange(agent.RR))
 	add("udp-rr", "UDP request/response (UDP_RR), p50", "µs", true, phaseVHost, two, exchange(agent.UDPRR))
-	return slices.Concat(all, pktgenLoads(), ladderLoads(), pressureLoads())
+	return slices.Concat(all, receiveLoads(), pktgenLoads(), ladderLoads(), pressureLoads())
 }
 
 // vhostBars are those of issue E that speak of TCP.
