@@ -92,5 +92,7 @@ type Counters struct {
 	Reads, Writes uint64 // system calls
 	Refused       uint64 // frames that the link refused for good
 	Descriptors   uint64 // of rings, that the frames sent have taken
+	Kicks         uint64 // of rings; they are among Writes
+	Past          uint64 // frames sent past the rings; they are among Writes
 	Rebuilds      uint64 // times that rings were broken, and made anew or done without
 }

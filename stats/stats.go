@@ -113,8 +113,8 @@ type Worker struct {
 	// System calls by kind.
 	SysWait, SysLinkRead, SysLinkWrite, SysSend, SysRecv, SysSocket uint64
 
-	// Of a link with rings: descriptors that the frames toward the guest have taken, and how often rings were broken.
-	LinkDescriptors, LinkRebuilds uint64
+	// Of a link with rings: descriptors that the frames toward the guest have taken, kicks, frames that were sent past the rings, and how often rings were broken.
+	LinkDescriptors, LinkKicks, LinkPast, LinkRebuilds uint64
 
 	// Levels at the time of the copy.
 	Flows, TCPFlows, UDPFlows, ICMPFlows uint64
@@ -190,7 +190,7 @@ func (w Worker) MarshalJSON() ([]byte, error) {
 			"wait": w.SysWait, "link_read": w.SysLinkRead, "link_write": w.SysLinkWrite,
 			"send": w.SysSend, "recv": w.SysRecv, "socket": w.SysSocket,
 		},
-		"rings": map[string]uint64{"descriptors": w.LinkDescriptors, "rebuilds": w.LinkRebuilds},
+		"rings": map[string]uint64{"descriptors": w.LinkDescriptors, "kicks": w.LinkKicks, "past": w.LinkPast, "rebuilds": w.LinkRebuilds},
 		"levels": map[string]uint64{
 			"flows": w.Flows, "tcp_flows": w.TCPFlows, "udp_flows": w.UDPFlows, "icmp_flows": w.ICMPFlows, "dns_flows": w.DNSFlows,
 			"half_open":      w.TCPHalfOpen,

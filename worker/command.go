@@ -69,6 +69,7 @@ func (w *Worker) Snapshot() stats.Worker {
 	s := *w.Stats
 	c := w.Queue.Counters()
 	s.SysLinkRead, s.SysLinkWrite, s.LinkDescriptors, s.LinkRebuilds = c.Reads, c.Writes, c.Descriptors, c.Rebuilds
+	s.LinkKicks, s.LinkPast = c.Kicks, c.Past
 	for _, l := range w.loans.of {
 		if l.queue != nil {
 			s.SysLinkRead += l.queue.Counters().Reads

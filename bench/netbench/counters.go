@@ -25,6 +25,8 @@ type counters struct {
 	} `json:"system_calls"`
 	Rings struct {
 		Descriptors int64 `json:"descriptors"`
+		Kicks       int64 `json:"kicks"`
+		Past        int64 `json:"past"`
 	} `json:"rings"`
 	TCP struct {
 		Retransmits int64 `json:"retransmits"` // segments

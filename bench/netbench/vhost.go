@@ -73,8 +73,8 @@ func named(names ...string) func(*subject) bool {
 // Names of what a vhost load measures beside its speed.
 const (
 	extraCalls       = "calls/frame"       // system calls on the link and waits, both directions' frames counted
-	extraKicks       = "link writes/frame" // frames toward the namespace, or kicks of rings
-	extraDescriptors = "descriptors/frame" // of those toward the namespace
+	extraKicks       = "kicks/frame"       // of rings
+	extraDescriptors = "descriptors/frame" // in rings, toward the namespace
 )
 
 // vhostLoads are those of issue E. They need vhost-net, and run in the guest machine.
@@ -164,8 +164,8 @@ func linkThroughput(streams int, down bool) func(context.Context, *rig, *session
 		if toGuest := float64(c.ToGuest - was.ToGuest); toGuest > 0 {
 			frames := toGuest + float64(c.FromGuest-was.FromGuest)
 			s.Extra[extraCalls] = float64(c.linkCalls()-was.linkCalls()) / frames
-			s.Extra[extraKicks] = float64(c.Calls.LinkWrite-was.Calls.LinkWrite) / frames
-			s.Extra[extraDescriptors] = float64(c.Rings.Descriptors-was.Rings.Descriptors) / toGuest
+			s.Extra[extraKicks] = float64(c.Rings.Kicks-was.Rings.Kicks) / frames
+			s.Extra[extraDescriptors] = float64(c.Rings.Descriptors-was.Rings.Descriptors) / max(1, toGuest-float64(c.Rings.Past-was.Rings.Past))
 		}
 		return s, nil
 	}

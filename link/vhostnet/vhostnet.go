@@ -300,6 +300,8 @@ func (q *Queue) keepCounters() {
 	q.before.Writes += c.Writes
 	q.before.Refused += c.Refused
 	q.before.Descriptors += c.Descriptors
+	q.before.Kicks += c.Kicks
+	q.before.Past += c.Past
 }
 
 // Borrow implements link.Borrower. It is called before the first Send.
@@ -338,6 +340,8 @@ func (q *Queue) Counters() link.Counters {
 	c.Writes += now.Writes
 	c.Refused += now.Refused
 	c.Descriptors += now.Descriptors
+	c.Kicks += now.Kicks
+	c.Past += now.Past
 	if q.tap != nil && !q.direct { // short frames have gone past the rings
 		past := q.tap.Counters()
 		c.Writes += past.Writes

@@ -66,6 +66,7 @@ type Queue struct {
 	outs  []virtionet.Out // that wait to be given to the device
 	rests [batch][maxRest]pagepool.Piece
 	past  link.Out // that goes past the ring
+	pasts uint64   // how many have
 
 	lender *pagepool.Pool // of payload that is not copied; nil: all is
 
@@ -334,6 +335,7 @@ func (q *Queue) direct(o *virtionet.Out) bool {
 		return false
 	}
 	q.pool.Put(o.Head.Page)
+	q.pasts++
 	return true
 }
 
@@ -389,7 +391,7 @@ func (q *Queue) Flush() {
 // Counters implements link.Queue. Reads are those of the descriptor, Writes the kicks.
 func (q *Queue) Counters() link.Counters {
 	r, t := q.Pair.ReceiveStats(), q.Pair.TransmitStats()
-	return link.Counters{Reads: q.reads, Writes: q.writes + r.Kicks + t.Kicks, Refused: q.refused + r.Short + r.Long + r.BadHeader, Descriptors: t.Descriptors}
+	return link.Counters{Reads: q.reads, Writes: q.writes + r.Kicks + t.Kicks, Refused: q.refused + r.Short + r.Long + r.BadHeader, Descriptors: t.Descriptors, Kicks: r.Kicks + t.Kicks, Past: q.pasts}
 }
 
 // Close implements link.Queue. What was sent stays in the ring for the device, as far as there is room. Frames of the last Receive must not be touched any more. A second

@@ -347,7 +347,7 @@ type counters struct {
 		OutOfOrder                                             uint64 `json:"out_of_order"`
 	}
 	Handover struct{ In, Out uint64 }
-	Rings    struct{ Descriptors, Rebuilds uint64 }
+	Rings    struct{ Descriptors, Kicks, Past, Rebuilds uint64 }
 	Calls    struct {
 		LinkRead  uint64 `json:"link_read"`
 		LinkWrite uint64 `json:"link_write"`
