@@ -82,24 +82,40 @@ func measureInLab(ctx context.Context, o Options, progress io.Writer) (r *Result
 	return r, nil
 }
 
-// notInLab is what a lab that failed has measured: nothing.
-func notInLab(o Options, why error) *Results {
-	r := &Results{
-		Started: time.Now().UTC(), Rounds: o.LabRounds, Seconds: o.LabDuration.Seconds(), NetemRate: o.Rate,
-		Subjects: []SubjectInfo{{Name: vastaName, Class: ClassVasta, PastaLike: true}, {Name: vethName, Class: ClassYardstick}},
+// notInLab is what a lab that failed has measured of all that take part: nothing.
+func notInLab(o Options, why error) (*Results, error) {
+	dir, err := os.MkdirTemp("", "vasta-bench-net-")
+	if err != nil {
+		return nil, errors.Join(why, err)
 	}
+	defer os.RemoveAll(dir)
+	subjects, err := newSubjects(o, dir)
+	if err != nil {
+		return nil, errors.Join(why, err)
+	}
+	r := &Results{Started: time.Now().UTC(), Rounds: o.LabRounds, Seconds: o.LabDuration.Seconds(), NetemRate: o.Rate}
 	names := labLoads(o)
+	taken := make(map[*subject]bool)
 	for _, l := range loads {
 		if !slices.Contains(names, l.name) {
 			continue
 		}
 		lr := l.result()
-		for _, s := range r.Subjects {
-			lr.Series = append(lr.Series, Series{Subject: s.Name, Failures: []string{oneLine(why)}})
+		for _, s := range subjects {
+			if l.takesPart(s, false) {
+				taken[s] = true
+				lr.Series = append(lr.Series, Series{Subject: s.Name, Failures: []string{oneLine(why)}})
+			}
 		}
 		r.Loads = append(r.Loads, lr)
 	}
-	return r
+	for _, s := range subjects {
+		if taken[s] {
+			s.Absent = oneLine(why)
+			r.Subjects = append(r.Subjects, s.SubjectInfo)
+		}
+	}
+	return r, nil
 }
 
 // join adds what was measured in the lab to what was measured on the machine itself.

@@ -69,7 +69,9 @@ func measureAll(ctx context.Context, o Options, progress io.Writer) (results *Re
 	}
 	if err != nil {
 		// What else was measured is not lost for it.
-		inLab = notInLab(o, err)
+		if inLab, err = notInLab(o, err); err != nil {
+			return nil, err
+		}
 	}
 	if results == nil {
 		inLab.Bars = judge(inLab)

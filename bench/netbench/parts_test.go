@@ -1,6 +1,7 @@
 package netbench
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -111,5 +112,27 @@ func TestTailKeepsTheEndOnOneLine(t *testing.T) {
 	}
 	if got := tl.String(); len(got) > tailSize || !strings.HasSuffix(got, "first line last line") || strings.Contains(got, "\n") {
 		t.Errorf("got %q", got)
+	}
+}
+
+// TestNotInLab: when the guest machine cannot be had, every bar of what was to be measured there says why.
+func TestNotInLab(t *testing.T) {
+	for only, subjects := range map[string]int{"pressure": 4, "netem-guest-loss-8x1500": 2} {
+		r, err := notInLab(Options{Only: []string{only}, Cells: 1, LabRounds: 1}, errors.New("no emulator"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(r.Subjects) != subjects || len(r.Loads) == 0 {
+			t.Errorf("%s: %d loads, subjects %+v", only, len(r.Loads), r.Subjects)
+		}
+		bars := judge(r)
+		for _, b := range bars {
+			if b.Met || b.Measured != nil || !strings.Contains(b.Why, "no emulator") {
+				t.Errorf("%s: %+v", only, b)
+			}
+		}
+		if len(bars) == 0 {
+			t.Errorf("%s: no bar", only)
+		}
 	}
 }
