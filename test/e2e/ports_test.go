@@ -121,7 +121,7 @@ func TestOwnPorts(t *testing.T) {
 				_, err = c.Read(make([]byte, 1))
 				c.Close()
 			}
-			if !errors.Is(err, syscall.ECONNRESET) {
+			if !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.ECONNREFUSED) { // the latter when the reset is there before vasta has looked how its connect went
 				t.Errorf("%v: %v, want a reset", a, errorText(err))
 			}
 		}
