@@ -366,6 +366,57 @@ var (
 	deeper = flag.Int("ring.deeper", 0, "how many more interruptions TestBoundedOrders goes through")
 )
 
+// produce puts numbered values until the ring is closed, and answers how many it took. stopped waits until there is room again.
+func produce(b *ring.Bounded[uint64], p int, consumer bells, stopped func()) (put uint64) {
+	for {
+		o, wake := b.Put(uint64(p)<<56 | put)
+		if wake {
+			consumer.ring()
+		}
+		switch o {
+		case ring.Taken:
+			put++
+		case ring.Dropped:
+			runtime.Gosched()
+		case ring.Stopped:
+			stopped()
+		case ring.Closed:
+			return put
+		}
+	}
+}
+
+// taker takes what producers have put, and looks at the numbers.
+type taker struct {
+	t     *testing.T
+	ring  *ring.Bounded[uint64]
+	bell  bells    // of the producers
+	next  []uint64 // of each producer
+	into  []uint64
+	taken uint64
+}
+
+func newTaker(t *testing.T, b *ring.Bounded[uint64], bell bells, batch int) *taker {
+	return &taker{t: t, ring: b, bell: bell, next: make([]uint64, len(bell)), into: make([]uint64, batch)}
+}
+
+// take takes a batch and answers how many values it has.
+func (x *taker) take() int {
+	n, created := x.ring.Consume(x.into)
+	for _, v := range x.into[:n] {
+		if p := v >> 56; v&(1<<56-1) != x.next[p] {
+			x.t.Errorf("value %d of producer %d, want %d", v&(1<<56-1), p, x.next[p])
+		} else {
+			x.next[p]++
+		}
+	}
+	x.taken += uint64(n)
+	if created && x.ring.Wake() {
+		x.bell.ring()
+	}
+	return n
+}
+
 // TestStopWake has producers stop and be woken so often; a wake-up that is lost ends it by the watchdog's count.
 func TestStopWake(t *testing.T) {
 	for _, c := range []struct{ producers, size, share int }{{1, 1, 4}, {1, 2, 2}, {1, 32, 1}, {4, 2, 2}, {8, 1, 1}} {
@@ -382,52 +433,23 @@ func TestStopWake(t *testing.T) {
 				all.Go(func() {
 					watchdog := time.NewTicker(ring.WatchdogAfter)
 					defer watchdog.Stop()
-					for i := uint64(0); ; {
-						o, wake := b.Put(uint64(p)<<56 | i)
-						if wake {
-							consumer.ring()
-						}
-						switch o {
-						case ring.Taken:
-							i++
-						case ring.Closed:
-							put.Add(i)
-							return
-						case ring.Stopped:
-							for ticks := 0; ticks >= 0; {
-								select {
-								case <-bell[p]:
-									ticks = -1
-								case <-watchdog.C:
-									if ticks++; ticks > 1 && b.Overdue() { // stopped for a whole tick at least
-										bell.ring()
-									}
+					put.Add(produce(b, p, consumer, func() {
+						for ticks := 0; ; {
+							select {
+							case <-bell[p]:
+								return
+							case <-watchdog.C:
+								if ticks++; ticks > 1 && b.Overdue() { // stopped for a whole tick at least
+									bell.ring()
 								}
 							}
 						}
-					}
+					}))
 				})
 			}
-			next := make([]uint64, c.producers)
-			into := make([]uint64, 64)
-			taken := uint64(0)
-			take := func() int {
-				n, created := b.Consume(into)
-				for _, v := range into[:n] {
-					if p := v >> 56; v&(1<<56-1) != next[p] {
-						t.Errorf("value %d of producer %d, want %d", v&(1<<56-1), p, next[p])
-					} else {
-						next[p]++
-					}
-				}
-				taken += uint64(n)
-				if created && b.Wake() {
-					bell.ring()
-				}
-				return n
-			}
+			from := newTaker(t, b, bell, 64)
 			for b.Counters().Wakes < want && !t.Failed() {
-				if take() == 0 && b.Sleep() {
+				if from.take() == 0 && b.Sleep() {
 					<-consumer[0]
 				}
 			}
@@ -435,13 +457,13 @@ func TestStopWake(t *testing.T) {
 				bell.ring()
 			}
 			all.Wait()
-			for take() > 0 {
+			for from.take() > 0 {
 			}
 			count := b.Counters()
-			if taken != put.Load() || count.Overdue != 0 {
-				t.Errorf("put %d, taken %d; %+v", put.Load(), taken, count)
+			if from.taken != put.Load() || count.Overdue != 0 {
+				t.Errorf("put %d, taken %d; %+v", put.Load(), from.taken, count)
 			}
-			t.Logf("%d values, %+v", taken, count)
+			t.Logf("%d values, %+v", from.taken, count)
 		})
 	}
 }
@@ -456,43 +478,14 @@ func TestBoundedChanges(t *testing.T) {
 	}
 	bell, consumer := newBells(producers), newBells(1)
 	var all sync.WaitGroup
-	next := make([]uint64, producers)
 	put := make([]uint64, producers)
 	for p := range producers {
-		all.Go(func() {
-			for i := uint64(0); ; {
-				o, wake := b.Put(uint64(p)<<56 | i)
-				if wake {
-					consumer.ring()
-				}
-				switch o {
-				case ring.Taken:
-					i++
-				case ring.Dropped:
-					runtime.Gosched()
-				case ring.Stopped:
-					<-bell[p]
-				case ring.Closed:
-					put[p] = i
-					return
-				}
-			}
-		})
+		all.Go(func() { put[p] = produce(b, p, consumer, func() { <-bell[p] }) })
 	}
+	from := newTaker(t, b, bell, 7)
 	consume := func(stop *atomic.Bool) {
-		into := make([]uint64, 7)
 		for {
-			n, created := b.Consume(into)
-			for _, v := range into[:n] {
-				if p := v >> 56; v&(1<<56-1) != next[p] {
-					t.Errorf("value %d of producer %d, want %d", v&(1<<56-1), p, next[p])
-				} else {
-					next[p]++
-				}
-			}
-			if created && b.Wake() {
-				bell.ring()
-			}
+			n := from.take()
 			if stop.Load() {
 				return
 			}
@@ -548,15 +541,13 @@ func TestBoundedChanges(t *testing.T) {
 		bell.ring()
 	}
 	all.Wait()
-	var over atomic.Bool
-	over.Store(true)
 	left := b.Len()
 	for b.Waiting() {
-		consume(&over)
+		from.take()
 	}
 	for p := range producers {
-		if put[p] != next[p] {
-			t.Errorf("producer %d: %d put, %d came", p, put[p], next[p])
+		if put[p] != from.next[p] {
+			t.Errorf("producer %d: %d put, %d came", p, put[p], from.next[p])
 		}
 	}
 	if c := b.Counters(); c.Overdue != 0 {

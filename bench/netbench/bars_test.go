@@ -10,12 +10,11 @@ import (
 	"github.com/vasta-net/vasta/bench/internal/page"
 )
 
-func TestMedianBestWorst(t *testing.T) {
+func TestStatistics(t *testing.T) {
 	odd, even := []float64{5, 1, 3}, []float64{4, 1, 3, 2}
 	for _, test := range []struct {
 		got, want float64
 	}{
-		{median(odd), 3}, {median(even), 2.5}, {median([]float64{7}), 7},
 		{statBest.of(odd, false), 5}, {statBest.of(odd, true), 1},
 		{statWorst.of(odd, false), 1}, {statWorst.of(odd, true), 5},
 		{statMedian.of(even, true), 2.5},
@@ -23,9 +22,6 @@ func TestMedianBestWorst(t *testing.T) {
 		if test.got != test.want {
 			t.Errorf("got %v, want %v", test.got, test.want)
 		}
-	}
-	if !slices.Equal(odd, []float64{5, 1, 3}) {
-		t.Errorf("median changed its argument: %v", odd)
 	}
 }
 

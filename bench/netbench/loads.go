@@ -12,6 +12,7 @@ import (
 	"github.com/vasta-net/vasta/bench/internal/agent"
 	"github.com/vasta-net/vasta/bench/internal/iperf"
 	"github.com/vasta-net/vasta/bench/internal/procfs"
+	"github.com/vasta-net/vasta/bench/internal/rounds"
 	"github.com/vasta-net/vasta/internal/lab"
 )
 
@@ -338,7 +339,7 @@ func startup(ctx context.Context, r *rig, s *subject) (Sample, error) {
 		}
 		ms = append(ms, float64(time.Since(start))/float64(time.Millisecond))
 	}
-	return Sample{Value: median(ms), Extra: map[string]float64{"slowest ms": slices.Max(ms)}}, nil
+	return Sample{Value: rounds.Median(ms), Extra: map[string]float64{"slowest ms": slices.Max(ms)}}, nil
 }
 
 // sleepUntil waits for t or the end of ctx.

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/vasta-net/vasta/bench/internal/page"
+	"github.com/vasta-net/vasta/bench/internal/rounds"
 )
 
 // PageAbout are the lines that say what was measured, on what and how.
@@ -28,7 +29,7 @@ func (r *Results) PageCharts() (charts []page.Chart) {
 			switch {
 			case len(s.Samples) > 0:
 				v := s.values("")
-				line.Value, line.Low, line.High, line.Beside = median(v), slices.Min(v), slices.Max(v), extras(s)
+				line.Value, line.Low, line.High, line.Beside = rounds.Median(v), slices.Min(v), slices.Max(v), extras(s)
 			case len(s.Failures) > 0:
 				line.Missing = s.Failures[len(s.Failures)-1]
 			default:

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/vasta-net/vasta/bench/internal/rounds"
 )
 
 // table is one table of the report.
@@ -51,7 +53,7 @@ func loadTable(r *Results, l *LoadResult) table {
 		if len(v) == 0 {
 			row = append(row, "not measured", "", "", "", "", "", "")
 		} else {
-			m := median(v)
+			m := rounds.Median(v)
 			row = append(row, number(m), number(statWorst.of(v, l.LowerIsBetter)), number(statBest.of(v, l.LowerIsBetter)),
 				ratio(m, l, vethName), ratio(m, l, spliceName), ratio(m, l, peer), extras(s))
 		}
@@ -83,16 +85,16 @@ func groupTable(loads []LoadResult) table {
 		own := l.series(vastaName)
 		v := own.values("")
 		if len(v) > 0 {
-			row[1], row[2], row[3] = number(median(v)), number(statWorst.of(v, l.LowerIsBetter)), extras(own)
+			row[1], row[2], row[3] = number(rounds.Median(v)), number(statWorst.of(v, l.LowerIsBetter)), extras(own)
 		}
 		t.notes = append(t.notes, remarks(l.Title+", "+vastaName, own)...)
 		for _, name := range yardsticks {
 			s := l.series(name)
 			cells := []string{"not measured", "", ""}
 			if than := s.values(""); len(than) > 0 {
-				cells[0], cells[2] = number(median(than)), extras(s)
+				cells[0], cells[2] = number(rounds.Median(than)), extras(s)
 				if len(v) > 0 {
-					cells[1] = ratio(median(v), l, name)
+					cells[1] = ratio(rounds.Median(v), l, name)
 				}
 			}
 			row = append(row, cells...)
@@ -125,7 +127,7 @@ func bestPeer(r *Results, l *LoadResult) string {
 		if info.Class != ClassPeer || s == nil || len(s.Samples) == 0 {
 			continue
 		}
-		if m := median(s.values("")); name == "" || m < best == l.LowerIsBetter {
+		if m := rounds.Median(s.values("")); name == "" || m < best == l.LowerIsBetter {
 			name, best = info.Name, m
 		}
 	}
@@ -138,7 +140,7 @@ func ratio(m float64, l *LoadResult, subject string) string {
 	if s == nil || len(s.Samples) == 0 {
 		return ""
 	}
-	per := median(s.values(""))
+	per := rounds.Median(s.values(""))
 	if per == 0 {
 		return ""
 	}

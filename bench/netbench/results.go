@@ -3,6 +3,8 @@ package netbench
 import (
 	"slices"
 	"time"
+
+	"github.com/vasta-net/vasta/bench/internal/rounds"
 )
 
 // Sample is what one round of one load measured for one subject.
@@ -129,21 +131,10 @@ const (
 func (s stat) of(v []float64, lowerIsBetter bool) float64 {
 	switch {
 	case s == statMedian:
-		return median(v)
+		return rounds.Median(v)
 	case (s == statBest) == lowerIsBetter:
 		return slices.Min(v)
 	default:
 		return slices.Max(v)
 	}
-}
-
-// median returns the middle of v, or the mean of the two in the middle. v is not
-// empty and stays as it is.
-func median(v []float64) float64 {
-	sorted := slices.Sorted(slices.Values(v))
-	mid := len(sorted) / 2
-	if len(sorted)%2 == 1 {
-		return sorted[mid]
-	}
-	return (sorted[mid-1] + sorted[mid]) / 2
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/vasta-net/vasta/bench/internal/agent"
 	loadgen "github.com/vasta-net/vasta/bench/internal/load"
+	"github.com/vasta-net/vasta/bench/internal/rounds"
 	"github.com/vasta-net/vasta/internal/lab"
 )
 
@@ -90,7 +91,7 @@ func growth(v []float64) (float64, error) {
 	if quarter == 0 {
 		return 0, fmt.Errorf("%d looks are too few for quarters", len(v))
 	}
-	second, last := median(v[quarter:2*quarter]), median(v[len(v)-quarter:])
+	second, last := rounds.Median(v[quarter:2*quarter]), rounds.Median(v[len(v)-quarter:])
 	if second == 0 {
 		return 0, errors.New("nothing was in use in the second quarter")
 	}

@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/vasta-net/vasta/bench/internal/rounds"
 	"github.com/vasta-net/vasta/packet"
 )
 
@@ -43,7 +44,7 @@ func judge(r *Results) (bars []Bar) {
 	}
 	ratio := func(row, title, over, under string, least float64) {
 		add(row, title, fmt.Sprintf("≥ %v", least), []string{over, under}, func() (float64, bool) {
-			v := median(r.row(row).values(over)) / median(r.row(row).values(under))
+			v := rounds.Median(r.row(row).values(over)) / rounds.Median(r.row(row).values(under))
 			return v, v >= least
 		})
 	}
@@ -57,7 +58,7 @@ func judge(r *Results) (bars []Bar) {
 	for _, m := range []string{"small", "small-8", "mergeable", "mergeable-8"} {
 		row := "pool-" + m
 		add(row, m+": general arena / pool, ns each, lower end of the 95 % interval", "> 1.04", []string{"general arena", "pool"}, func() (float64, bool) {
-			low := lowerEnd(r.row(row).pairs("general arena", "pool"))
+			low := rounds.LowerEnd(r.row(row).pairs("general arena", "pool"))
 			return low, low > 1.04
 		})
 		extra(row, m+": buffers recycled, of those that were given back", "≥ 0.999", "pool", "recycled", slices.Min, func(x float64) bool { return x >= 0.999 })
@@ -106,38 +107,3 @@ func judge(r *Results) (bars []Bar) {
 
 // testpmdName is the subject that dpdk-testpmd's pair is, in the same direction.
 func testpmdName(way string) string { return "testpmd " + way[:len("driver to device")] }
-
-func median(v []float64) float64 {
-	if len(v) == 0 {
-		return math.NaN()
-	}
-	s := slices.Sorted(slices.Values(v))
-	if n := len(s); n%2 == 0 {
-		return (s[n/2-1] + s[n/2]) / 2
-	}
-	return s[len(s)/2]
-}
-
-// students are the two-sided 95 % quantiles of Student's t, by degrees of freedom.
-var students = []float64{0, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-	2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042}
-
-// lowerEnd is the lower end of the 95 % interval of the geometric mean of the quotients of rounds that were measured in pairs; NaN of fewer than two. In
-// logarithms a round that was slow for one of two says as much as one that was slow for the other.
-func lowerEnd(a, b []float64) float64 {
-	n := min(len(a), len(b))
-	if n < 2 {
-		return math.NaN()
-	}
-	sum, squares := 0.0, 0.0
-	for i := range n {
-		sum += math.Log(a[i] / b[i])
-	}
-	mean := sum / float64(n)
-	for i := range n {
-		d := math.Log(a[i]/b[i]) - mean
-		squares += d * d
-	}
-	t := students[min(n, len(students))-1] // of more, a little too wide
-	return math.Exp(mean - t*math.Sqrt(squares/float64(n-1)/float64(n)))
-}

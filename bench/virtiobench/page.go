@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/vasta-net/vasta/bench/internal/page"
+	"github.com/vasta-net/vasta/bench/internal/rounds"
 )
 
 // newPage is what option --html writes.
@@ -49,11 +50,11 @@ func newChart(row *RowResult) page.Chart {
 		l := page.Line{Name: s.Subject, Missing: s.missing(row.Rounds)}
 		if l.Missing == "" {
 			v := row.values(s.Subject)
-			l.Value, l.Low, l.High, l.Beside = median(v), slices.Min(v), slices.Max(v), beside(row, s.Subject)
+			l.Value, l.Low, l.High, l.Beside = rounds.Median(v), slices.Min(v), slices.Max(v), beside(row, s.Subject)
 		}
 		c.Lines = append(c.Lines, l)
 		if n := len(s.Invalid); n > 0 {
-			c.Notes = append(c.Notes, fmt.Sprintf("%s: %d invalid rounds are not counted (median %s): %s", s.Subject, n, page.Show(median(s.invalidValues())), s.Invalid[n-1].Note))
+			c.Notes = append(c.Notes, fmt.Sprintf("%s: %d invalid rounds are not counted (median %s): %s", s.Subject, n, page.Show(rounds.Median(s.invalidValues())), s.Invalid[n-1].Note))
 		}
 	}
 	return c

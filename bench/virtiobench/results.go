@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vasta-net/vasta/bench/internal/page"
+	"github.com/vasta-net/vasta/bench/internal/rounds"
 )
 
 // Results are all that was measured.
@@ -188,8 +189,8 @@ func report(w io.Writer, r *Results) (missed int, err error) {
 				continue
 			}
 			v := row.values(s.Subject)
-			fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\n", s.Subject, page.Show(median(v)), page.Show(slices.Min(v)), page.Show(slices.Max(v)),
-				page.Show(median(v)/median(row.values(row.Series[0].Subject))), beside(row, s.Subject))
+			fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\n", s.Subject, page.Show(rounds.Median(v)), page.Show(slices.Min(v)), page.Show(slices.Max(v)),
+				page.Show(rounds.Median(v)/rounds.Median(row.values(row.Series[0].Subject))), beside(row, s.Subject))
 		}
 		if err := t.Flush(); err != nil {
 			return 0, err
@@ -197,7 +198,7 @@ func report(w io.Writer, r *Results) (missed int, err error) {
 		for _, s := range row.Series {
 			if n := len(s.Invalid); n > 0 {
 				fmt.Fprintf(&b, "  INVALID %s: %d not counted, median %s, the last in round %d: %s\n",
-					s.Subject, n, page.Show(median(s.invalidValues())), s.Invalid[n-1].Round, s.Invalid[n-1].Note)
+					s.Subject, n, page.Show(rounds.Median(s.invalidValues())), s.Invalid[n-1].Round, s.Invalid[n-1].Note)
 			}
 		}
 	}
@@ -239,7 +240,7 @@ func beside(row *RowResult, subject string) string {
 	}
 	var parts []string
 	for _, n := range slices.SortedFunc(maps.Keys(names), cmp.Compare[string]) {
-		parts = append(parts, page.Show(median(row.extras(subject, n)))+" "+n)
+		parts = append(parts, page.Show(rounds.Median(row.extras(subject, n)))+" "+n)
 	}
 	return strings.Join(parts, ", ")
 }

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/vasta-net/vasta/bench/internal/rounds"
 )
 
 // testpmd is DPDK's pair on this machine: its virtio_user driver and its net_vhost device, a process and a processor each, 64 bytes, a ring of 256.
@@ -71,7 +73,7 @@ func testpmd(name string, packed, toDevice bool) subject {
 		seconds := max(2, int(d/time.Second)+1)
 		for deadline := time.Now().Add(time.Duration(seconds+10) * time.Second); ; time.Sleep(50 * time.Millisecond) {
 			if v := sink.rates(); len(v) > seconds {
-				return Sample{Value: median(v[1:]) / 1e6, Extra: map[string]float64{}}, nil
+				return Sample{Value: rounds.Median(v[1:]) / 1e6, Extra: map[string]float64{}}, nil
 			}
 			if time.Now().After(deadline) || back.ended() || front.ended() || ctx.Err() != nil {
 				return Sample{}, fmt.Errorf("testpmd moves nothing: %s", sink.last())
