@@ -25,6 +25,8 @@ type Device struct {
 	offered Features
 	limit   int
 	pairs   []*DevicePair
+	// steering is nil with one pair.
+	steering *steering
 
 	mu         sync.Mutex
 	config     Config
@@ -72,6 +74,9 @@ func NewDevice(c DeviceConfig) (*Device, error) {
 	d.config.MaxPairs = uint16(pairs)
 	for i := range pairs {
 		d.pairs = append(d.pairs, newDevicePair(d, i))
+	}
+	if pairs > 1 {
+		d.steering = new(steering)
 	}
 	return d, nil
 }
@@ -224,6 +229,9 @@ func (d *Device) Reset() error {
 	defer d.mu.Unlock()
 	for _, p := range d.pairs {
 		p.stop()
+	}
+	if d.steering != nil {
+		d.steering.forget()
 	}
 	clear(d.rings)
 	d.features, d.running, d.control = 0, false, nil

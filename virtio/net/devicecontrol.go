@@ -54,11 +54,14 @@ func (s *controlState) passes(f *packet.Frame) bool {
 	return !s.modes[NoUni] && (s.modes[AllUni] || dst == s.mac || slices.Contains(s.unicast, dst))
 }
 
-// Steer says which pair a frame is to be delivered by, as the driver has asked for with RSS; without it 0.
+// Steer says which pair a frame is to be delivered by: as the driver has asked for with RSS; without it, the pair that the driver has sent the frame's flow by.
 func (d *Device) Steer(f *packet.Frame) int {
 	s := d.state.Load()
-	if s == nil || s.rss == nil {
+	if s == nil || s.rss == nil && s.pairs == 1 {
 		return 0
+	}
+	if s.rss == nil {
+		return d.steering.pair(f, s.pairs)
 	}
 	hash, report := hashOf(f, s.rss.Types, s.rss.Key)
 	if report == 0 {

@@ -114,12 +114,16 @@ type deviceTx struct {
 func (p *DevicePair) Take(frames []packet.Frame) (n int, err error) {
 	q := &p.tx
 	q.mu.Lock()
-	if s := p.d.state.Load(); q.vq == nil || s == nil || p.Index >= s.pairs {
+	s := p.d.state.Load()
+	if q.vq == nil || s == nil || p.Index >= s.pairs {
 		q.mu.Unlock()
 		return 0, nil
 	}
 	err = q.guard(func() (err error) {
 		n, err = q.take(frames)
+		if s.pairs > 1 && s.rss == nil {
+			p.d.steering.learn(frames[:n], p.Index)
+		}
 		return err
 	})
 	if q.err != nil {

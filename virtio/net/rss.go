@@ -52,47 +52,27 @@ func Toeplitz(key, data []byte) (hash uint32) {
 
 // hashOf is a frame's hash under a key and what it was made of, in the words of the header's hash_report; 0 when it has none of the types.
 func hashOf(f *packet.Frame, types uint32, key []byte) (hash uint32, report uint16) {
-	var b [packet.EtherLen + packet.IPv6Len + 4]byte
-	n := f.CopyAt(b[:], 0)
-	if n < packet.EtherLen+packet.IPv4Len || len(key) < maxRSSKey {
+	var in flowKey
+	k := in.read(f)
+	if k.addrs == 0 || len(key) < maxRSSKey {
 		return 0, 0
 	}
-	var in [2*16 + 4]byte
-	ip := b[packet.EtherLen:n]
-	var addrs, ports int
-	var proto byte
-	var first, tcp, udp uint32
-	switch binary.BigEndian.Uint16(b[12:]) {
-	case packet.EtherIPv4:
-		addrs = copy(in[:], ip[12:20])
-		ports = int(ip[0]&15) * 4
-		proto = ip[9]
-		if binary.BigEndian.Uint16(ip[6:])&0x3fff != 0 {
-			proto = 0 // a fragment has no ports, or its others have none
-		}
-		first, tcp, udp = HashIPv4, HashTCPv4, HashUDPv4
-	case packet.EtherIPv6:
-		if len(ip) < packet.IPv6Len {
-			return 0, 0
-		}
-		addrs = copy(in[:], ip[8:40])
-		ports, proto = packet.IPv6Len, ip[6]
+	first, tcp, udp := uint32(HashIPv4), uint32(HashTCPv4), uint32(HashUDPv4)
+	if k.addrs > 8 {
 		first, tcp, udp = HashIPv6, HashTCPv6, HashUDPv6
-	default:
-		return 0, 0
 	}
 	want := uint32(0)
-	switch proto {
+	switch k.proto {
 	case packet.ProtoTCP:
 		want = tcp
 	case packet.ProtoUDP:
 		want = udp
 	}
-	if types&want != 0 && f.CopyAt(in[addrs:addrs+4], packet.EtherLen+ports) == 4 {
-		return Toeplitz(key, in[:addrs+4]), reportOf(want)
+	if types&want != 0 && k.ports {
+		return Toeplitz(key, in[:k.addrs+4]), reportOf(want)
 	}
 	if types&first != 0 {
-		return Toeplitz(key, in[:addrs]), reportOf(first)
+		return Toeplitz(key, in[:k.addrs]), reportOf(first)
 	}
 	return 0, 0
 }
