@@ -74,6 +74,9 @@ func TestChaos(t *testing.T) {
 				default:
 					c, err = dial(r.Inet, f.host, outerPort)
 				}
+				if errors.Is(err, syscall.ECONNRESET) {
+					continue // the server's reset was there before connect was asked how it went
+				}
 				if err != nil {
 					return err
 				}

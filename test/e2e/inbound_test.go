@@ -104,7 +104,7 @@ func TestForwardedUDP(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer c.Close()
-				limit := time.Now().Add(5 * time.Second)
+				limit := time.Now().Add(udpLimit)
 				if err := errors.Join(c.SetDeadline(limit), inside.SetDeadline(limit)); err != nil {
 					t.Fatal(err)
 				}

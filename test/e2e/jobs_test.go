@@ -109,7 +109,7 @@ func (c *console) expect(pattern string) {
 func (c *console) insist(text, pattern string) {
 	c.t.Helper()
 	re := regexp.MustCompile(pattern)
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(settleLimit); time.Now().Before(deadline); {
 		c.enter(text)
 		time.Sleep(100 * time.Millisecond)
 		if re.MatchString(c.out.String()[c.mark:]) {

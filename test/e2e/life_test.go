@@ -30,9 +30,9 @@ func linesWith(text, word string) (lines []string) {
 // eventually waits until ok is true.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(settleLimit); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("5 s later still: %s", what)
+			t.Fatalf("%v later still: %s", settleLimit, what)
 		}
 	}
 }

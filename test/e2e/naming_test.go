@@ -201,7 +201,7 @@ func TestResolverLoad(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := client.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		if err := client.SetDeadline(time.Now().Add(udpLimit)); err != nil {
 			t.Fatal(err)
 		}
 		size, err := client.Read(buf)

@@ -96,7 +96,7 @@ func attempt(r *rig, network, to string) error {
 	if _, err := c.Write([]byte("x")); err != nil {
 		return err
 	}
-	if err := c.SetReadDeadline(time.Now().Add(3 * time.Second)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(udpLimit)); err != nil {
 		return err
 	}
 	_, err = c.Read(make([]byte, 1))

@@ -55,9 +55,9 @@ func at(a netip.Addr, port uint16) string { return netip.AddrPortFrom(a, port).S
 
 // Bounds of waiting. Nothing waits so long unless it fails.
 const (
-	startLimit = 10 * time.Second
-	stopLimit  = 10 * time.Second
-	dialLimit  = 5 * time.Second
+	startLimit = 30 * time.Second
+	stopLimit  = 30 * time.Second
+	dialLimit  = 20 * time.Second
 )
 
 // newLab builds a lab that ends with the test.
@@ -259,7 +259,7 @@ func (r *rig) readCounters() (c counters) {
 const readPages = 4
 
 // settleLimit bounds the wait for the end of flows whose ends are closed.
-const settleLimit = 5 * time.Second
+const settleLimit = 30 * time.Second
 
 // settle waits until nothing is left of the flows of the test, and fails with what is left otherwise.
 func (r *rig) settle() counters {

@@ -14,7 +14,7 @@ import (
 )
 
 // udpLimit bounds the wait for a datagram.
-const udpLimit = 3 * time.Second
+const udpLimit = 20 * time.Second
 
 // echoUDP answers every datagram with itself behind a prefix, and returns its port.
 func echoUDP(t *testing.T, ns *lab.Namespace, a string, prefix string) uint16 {
