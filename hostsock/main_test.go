@@ -67,7 +67,7 @@ func linkLocal(t *testing.T) {
 	}
 	// The kernel adds the address's route a little later.
 	local := &netlink.Route{Table: unix.RT_TABLE_LOCAL, Dst: addr.IPNet}
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		routes, err := netlink.RouteListFiltered(netlink.FAMILY_V6, local, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
 		if err != nil {
 			t.Fatal(err)
@@ -152,7 +152,7 @@ func ready(t testing.TB, s *hostsock.System, fd int, want func(hostsock.Event) b
 func next(t testing.TB, w *hostsock.System, want func(hostsock.Event) bool) hostsock.Event {
 	t.Helper()
 	var events [8]hostsock.Event
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
 		n := w.Wait(events[:], second/10)
 		for _, e := range events[:n] {
 			if want(e) {

@@ -43,7 +43,7 @@ func TestGroups(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A link that is up has its routes once the kernel has seen the carrier, a moment later.
-	for deadline := time.Now().Add(5 * time.Second); lan.Attrs().OperState != netlink.OperUp; {
+	for deadline := time.Now().Add(20 * time.Second); lan.Attrs().OperState != netlink.OperUp; {
 		if time.Now().After(deadline) {
 			t.Fatalf("lan0 is %v", lan.Attrs().OperState)
 		}

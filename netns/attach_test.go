@@ -58,7 +58,7 @@ func waitGone(t *testing.T, ns *Namespace) {
 	t.Helper()
 	select {
 	case <-ns.Gone():
-	case <-time.After(5 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Fatal("the end of the namespace was not seen within 5 s")
 	}
 }

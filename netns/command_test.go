@@ -220,7 +220,7 @@ func TestStageKilled(t *testing.T) {
 	}
 	select {
 	case <-ns.Gone():
-	case <-time.After(5 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Error("Gone is not closed")
 	}
 }

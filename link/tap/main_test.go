@@ -177,7 +177,7 @@ func receiveOne(t testing.TB, q link.Queue) packet.Frame {
 func waitFor(t testing.TB, fd int, events int16) {
 	t.Helper()
 	p := []unix.PollFd{{Fd: int32(fd), Events: events}}
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
 		n, err := unix.Poll(p, 1000)
 		if err != nil && err != unix.EINTR {
 			t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 	"github.com/vasta-net/vasta/bench/internal/load"
 )
 
-const limit = 5 * time.Second
+const limit = 20 * time.Second
 
 // start runs a session in this process and connects to it.
 func start(t *testing.T) *Client {
