@@ -242,3 +242,16 @@ func TestProportionalRate(t *testing.T) {
 		t.Errorf("window %d beyond the threshold", g.cwnd)
 	}
 }
+
+// In recovery cwnd may be nothing for a moment, which must not be what new data is paced by: a segment would hold the next one back for seconds.
+func TestPaceInRecovery(t *testing.T) {
+	w := roomyWorld(t)
+	s := narrow(w, true, true)
+	c := s.c
+	c.srtt, c.recovery = 20*millisecond, recoveryFast
+	c.cc.cwnd, c.cc.ssthresh = 0, 20000
+	if rate := c.paceRate(); rate < 20000/20 {
+		t.Errorf("%d bytes a millisecond, want at least %d", rate, 20000/20)
+	}
+	s.reset()
+}

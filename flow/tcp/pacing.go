@@ -23,13 +23,18 @@ const (
 // far reports whether the path to the guest is long.
 func (c *Conn) far() bool { return c.srtt >= farRTT }
 
-// paceRate is how many bytes of new data may leave in paceTick on a long path.
+// paceRate is how many bytes of new data may leave in paceTick on a long path. In recovery cwnd is what may leave at this acknowledgement, now and
+// then nothing (RFC 6937): the window that is left is ssthresh.
 func (c *Conn) paceRate() int64 {
 	percent := int64(paceAvoidance)
 	if c.cc.doubles() {
 		percent = paceSlowStart
 	}
-	return max(c.cc.cwnd*percent/100*paceTick/c.srtt, 1)
+	window := c.cc.cwnd
+	if c.recovery == recoveryFast {
+		window = max(window, c.cc.ssthresh)
+	}
+	return max(window*percent/100*paceTick/c.srtt, 1)
 }
 
 // paceFrame is the largest payload of one frame of new data.
