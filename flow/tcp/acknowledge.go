@@ -55,16 +55,11 @@ func (c *Conn) newAck(env *Env, s *Segment, ack int64, e *ackEvent) {
 	// SACK blocks alone echoes an older one.)
 	echo := c.sb.at(0).resent && c.has(useTimes) && s.HasTimes
 	// What an earlier recovery sent again, and was taken back, echoes a time before this one: it tells nothing of this one.
-	if echo && c.undo.firstAt != 0 && c.sb.at(0).sentAt >= c.undo.firstAt && int32(s.TSEcr-c.clock(c.undo.firstAt)) < 0 {
-		e.late = (int64(int32(c.clock(env.Now)-s.TSEcr)) + 1) * millisecond
-	}
+	e.spurious = echo && c.undo.firstAt != 0 && c.sb.at(0).sentAt >= c.undo.firstAt && int32(s.TSEcr-c.clock(c.undo.firstAt)) < 0
 	for c.una < ack {
 		r := c.sb.at(0)
 		to := min(r.to, ack)
-		if r.fate != sacked {
-			e.time(r, env.Now)
-			c.arrived(env, r, to, echo && int32(s.TSEcr-c.clock(r.sentAt)) < 0, e)
-		}
+		c.arrived(env, r, to, echo && int32(s.TSEcr-c.clock(r.sentAt)) < 0, e)
 		echo = false
 		c.una = to
 		c.sb.cut(to)
@@ -78,25 +73,23 @@ func (c *Conn) newAck(env *Env, s *Segment, ack int64, e *ackEvent) {
 	}
 }
 
-// arrived takes note that record r has arrived at the guest up to offset to, which is new. earlier says that it was not its last
+// arrived takes note that record r has arrived at the guest up to offset to, if that is new. earlier says that it was not its last
 // transmission that did.
 func (c *Conn) arrived(env *Env, r *record, to int64, earlier bool, e *ackEvent) {
-	e.delivered += to - r.from
-	c.rack.arrived(r, to, env.Now, earlier)
-}
-
-// time takes the round-trip time of record r, which is acknowledged. What is only SACKed is not timed: it may have overtaken a queue that
-// all the others wait in, and neither the timers nor HyStart++ may take that for the path.
-func (e *ackEvent) time(r *record, now int64) {
-	if r.resent {
-		e.ambiguous = true
+	if r.fate == sacked {
 		return
 	}
-	rtt := max(now-r.sentAt, 1)
-	e.oldest = max(e.oldest, rtt)
-	if e.rtt == 0 || rtt < e.rtt {
-		e.rtt = rtt
+	e.delivered += to - r.from
+	if r.resent {
+		e.ambiguous = true
+	} else {
+		rtt := max(env.Now-r.sentAt, 1)
+		e.oldest = max(e.oldest, rtt)
+		if e.rtt == 0 || rtt < e.rtt {
+			e.rtt = rtt
+		}
 	}
+	c.rack.arrived(r, to, env.Now, earlier)
 }
 
 // takeBlocks takes the SACK blocks of s (RFC 2018), of which the first may be a D-SACK (RFC 2883). What is not between una and nxt, or

@@ -13,8 +13,7 @@ type rack struct {
 
 	reordered  bool  // the path reorders
 	mult       int64 // the reordering window in quarters of a round trip, less one
-	extent     int64 // the reordering window that would have been wide enough for what was late, nanoseconds
-	persist    uint8 // recoveries until mult and extent are forgotten
+	persist    uint8 // recoveries until mult is forgotten
 	dsackRound int64 // offset at which the round ends in which a D-SACK raised mult, 0: none
 
 	resentTo int64 // below it may lie what was sent more than once
@@ -78,18 +77,11 @@ func (k *rack) widen(nxt int64) {
 	k.persist = multLife
 }
 
-// overtaken notes that what was sent again had only been late: it took so long. A D-SACK tells that the window is too narrow, and not by how
-// much; a timestamp does, and spares the round trips in which the window would be widened by quarters and everything sent again.
-func (k *rack) overtaken(late int64) {
-	k.reordered = true
-	k.extent = max(k.extent, late-k.rtt)
-}
-
 // recovered notes that a recovery has ended.
 func (k *rack) recovered() {
 	if k.persist > 0 {
 		if k.persist--; k.persist == 0 {
-			k.mult, k.extent = 0, 0
+			k.mult = 0
 		}
 	}
 }
@@ -102,9 +94,7 @@ func (c *Conn) reorderWindow() int64 {
 	}
 	if k.mult > 0 {
 		// Not of min, as RFC 8985 has it: what overtakes others on a path that is known to reorder has the shortest round trips itself.
-		// And bounded not by the smoothed round-trip time, which is behind while a queue grows, but by the longest that is to be expected: what
-		// overtakes the whole queue would have all that waits in it sent again.
-		return min(max((k.mult+1)*c.srtt/4, k.extent), c.srtt+4*c.rttvar)
+		return min((k.mult+1)*c.srtt/4, c.srtt)
 	}
 	return k.min / 4
 }

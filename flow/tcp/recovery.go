@@ -23,11 +23,11 @@ type undo struct {
 type ackEvent struct {
 	delivered int64 // bytes newly acknowledged or SACKed
 	acked     int64 // of these, acknowledged
-	rtt       int64 // of the newest that was acknowledged and sent once, nanoseconds; 0: none was
+	rtt       int64 // of the newest of them that was sent once, nanoseconds; 0: none was
 	oldest    int64 // of the oldest
 	ambiguous bool  // something acknowledged was sent more than once
 	dsack     bool  // it reports a duplicate
-	late      int64 // its timestamp tells that what was sent again arrived the first time (RFC 3522), so long after that; 0: it does not
+	spurious  bool  // its timestamp tells that what was sent again had arrived the first time (RFC 3522)
 }
 
 // enterRecovery begins to repair what was found lost.
@@ -83,12 +83,12 @@ func (c *Conn) takeDuplicate(env *Env, from, to int64, e *ackEvent) {
 // timestamp echoed is older than the first of it (RFC 3522, RFC 4015).
 func (c *Conn) maybeUndo(env *Env, e *ackEvent) {
 	u := &c.undo
-	if u.firstAt == 0 || u.bytes > 0 && e.late == 0 {
+	if u.firstAt == 0 || u.bytes > 0 && !e.spurious {
 		return
 	}
 	env.Stats.TCPUndone++
-	if e.late > 0 {
-		c.rack.overtaken(e.late)
+	if e.spurious {
+		c.rack.reordered = true
 		c.rack.widen(c.nxt)
 	}
 	c.sb.findAll()

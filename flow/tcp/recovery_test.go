@@ -116,26 +116,6 @@ func TestFastRetransmit(t *testing.T) {
 	s.reset()
 }
 
-// What overtakes others tells nothing of how long they take: only what is acknowledged is timed.
-func TestOvertakingIsNotTimed(t *testing.T) {
-	w := roomyWorld(t)
-	s := narrow(w, true, true)
-	s.acks(1, 0)
-	s.says(10000)
-	s.wantSent("data", interval{1, 10001})
-	w.env.Now += roundTrip / 3
-	s.acks(1, 0, interval{9001, 10001})
-	if s.c.srtt != roundTrip {
-		t.Errorf("what is SACKed is timed: %d", s.c.srtt)
-	}
-	w.env.Now += 4*roundTrip - roundTrip/3
-	s.acks(2001, 0, interval{9001, 10001})
-	if want := (7*roundTrip + 4*roundTrip) / 8; s.c.srtt != want {
-		t.Errorf("what is acknowledged gives %d, want %d", s.c.srtt, want)
-	}
-	s.reset()
-}
-
 // What the guest SACKs is not sent again, to the byte, though one frame carried it with what is missing (RFC 2018, RFC 8985).
 func TestPartsOfFrames(t *testing.T) {
 	w := roomyWorld(t)
