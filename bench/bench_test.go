@@ -72,7 +72,8 @@ func TestUsage(t *testing.T) {
 			t.Errorf("%s --help: %d", name, status)
 		}
 	}
-	if n := strings.Count(usage[strings.Index(usage, "Benchmarks:"):], "\n  "); n != len(options.Benchmarks) {
+	_, listed, _ := strings.Cut(usage, "Benchmarks:")
+	if n := strings.Count(listed, "\n  "); n != len(options.Benchmarks) {
 		t.Errorf("%d benchmarks in the usage text, %d are completed", n, len(options.Benchmarks))
 	}
 }

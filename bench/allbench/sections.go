@@ -2,6 +2,7 @@ package allbench
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/vasta-net/vasta/bench/internal/page"
@@ -43,7 +44,7 @@ func sections() []section {
 	net := func(only string, takes time.Duration, least ...string) part {
 		p := part{command: "net", only: only, quick: []string{"--quick"}, takes: [2]time.Duration{takes, 50 * time.Second}, vasta: true, show: showNet}
 		if least != nil {
-			p.least = append(least, "--rounds", "1", "--seconds", "1")
+			p.least = slices.Concat(least, []string{"--rounds", "1", "--seconds", "1"})
 		}
 		return p
 	}

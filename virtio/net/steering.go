@@ -24,7 +24,8 @@ func (in *flowKey) read(f *packet.Frame) (k keyed) {
 	if n < packet.EtherLen+packet.IPv4Len {
 		return k
 	}
-	ip, at := b[packet.EtherLen:n], 0
+	ip := b[packet.EtherLen:n]
+	var at int // of the ports, behind the IP header
 	switch binary.BigEndian.Uint16(b[12:]) {
 	case packet.EtherIPv4:
 		k.addrs = copy(in[:], ip[12:20])
