@@ -182,20 +182,7 @@ func TestInsideUDP(t *testing.T) {
 func TestInsideAuto(t *testing.T) {
 	r := start(t, "-T", "auto", "-U", "auto", "-t", fmt.Sprint(outerPort))
 	f := families[0]
-	l, err := r.Host.Listen("tcp", at(f.loopback, samePort))
-	if err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = c.Write([]byte("x")) // read by becomes
-			c.Close()
-		}
-	}()
+	l := answering(t, r.Host, at(f.loopback, samePort))
 	becomes(t, r.Guest, f.loopback, samePort, false)
 	if _, err := dial(r.Guest, f.loopback, outerPort); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("a port of vasta's own: %v, want refused", errorText(err))

@@ -31,6 +31,26 @@ func becomes(t *testing.T, ns *lab.Namespace, a netip.Addr, port uint16, refused
 	}
 }
 
+// answering listens, and answers every connection with the byte that becomes reads, until the listener is closed.
+func answering(t *testing.T, ns *lab.Namespace, a string) net.Listener {
+	t.Helper()
+	l, err := ns.Listen("tcp", a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Write([]byte("x")) // read by becomes
+			c.Close()
+		}
+	}()
+	return l
+}
+
 // TestListenWhenReady checks that a forwarded port refuses connections by the kernel's own word until something listens inside, whoever asks, and again
 // when that is gone; and that nobody else gets the port meanwhile.
 func TestListenWhenReady(t *testing.T) {
@@ -45,20 +65,7 @@ func TestListenWhenReady(t *testing.T) {
 		}
 		only := netip.AddrPortFrom(f.loopback, innerPort)
 		saySelf(t, r.Guest, only, "loopback")
-		l, err := r.Guest.Listen("tcp", at(f.host, innerPort))
-		if err != nil {
-			t.Fatal(err)
-		}
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				_, _ = c.Write([]byte("x")) // read by becomes
-				c.Close()
-			}
-		}()
+		l := answering(t, r.Guest, at(f.host, innerPort))
 		becomes(t, r.Inet, f.host, outerPort, false)
 		becomes(t, r.Host, f.loopback, outerPort, false)
 		if _, err := dial(r.Inet, f.host, samePort); !errors.Is(err, syscall.ECONNREFUSED) {

@@ -19,27 +19,38 @@ type Scheduling struct {
 
 // ReadScheduling sums over the threads that a process has now.
 func ReadScheduling(pid int) (Scheduling, error) {
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	var sum Scheduling
+	err := eachThread(pid, "schedstat", func(data []byte) error {
+		s, err := parseSchedstat(string(data))
+		sum.Ran += s.Ran
+		sum.Waited += s.Waited
+		return err
+	})
 	if err != nil {
 		return Scheduling{}, err
 	}
-	var sum Scheduling
+	return sum, nil
+}
+
+// eachThread calls read with what a file of /proc/PID/task/TID says of each thread that a process has now.
+func eachThread(pid int, file string, read func(data []byte) error) error {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/%s", pid, file))
+	if err != nil {
+		return err
+	}
 	for _, name := range files {
 		data, err := os.ReadFile(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // the thread has ended
 		}
 		if err != nil {
-			return Scheduling{}, err
+			return err
 		}
-		s, err := parseSchedstat(string(data))
-		if err != nil {
-			return Scheduling{}, fmt.Errorf("%s: %w", name, err)
+		if err := read(data); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
 		}
-		sum.Ran += s.Ran
-		sum.Waited += s.Waited
 	}
-	return sum, nil
+	return nil
 }
 
 // ReadThreadScheduling is that of the calling thread.

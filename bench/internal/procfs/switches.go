@@ -3,34 +3,20 @@ package procfs
 import (
 	"bufio"
 	"bytes"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 )
 
 // Switches counts the context switches, voluntary or not, of the threads that a process has now.
 func Switches(pid int) (sum int64, err error) {
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	err = eachThread(pid, "status", func(data []byte) error {
+		n, err := parseSwitches(data)
+		sum += n
+		return err
+	})
 	if err != nil {
 		return 0, err
-	}
-	for _, name := range files {
-		data, err := os.ReadFile(name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // the thread has ended
-		}
-		if err != nil {
-			return 0, err
-		}
-		n, err := parseSwitches(data)
-		if err != nil {
-			return 0, fmt.Errorf("%s: %w", name, err)
-		}
-		sum += n
 	}
 	return sum, nil
 }
