@@ -14,9 +14,10 @@ import (
 	"github.com/vasta-net/vasta/worker"
 )
 
-// Defaults of [Config].
+// Defaults and special values of [Config].
 const (
 	DefaultMTU       = netns.DefaultMTU
+	HostMTU          = -1                 // for Guest.MTU: that of the host's interface, at least what IPv6 needs and at most DefaultMTU
 	DefaultBudget    = 256 << 20          // bytes
 	DefaultEvictIdle = 7440 * time.Second // the least that RFC 5382 asks for
 )
@@ -84,7 +85,8 @@ type AddrPair struct {
 type Guest struct {
 	// NoIPv4 and NoIPv6 leave a family out; at most one of them is true.
 	NoIPv4, NoIPv6 bool
-	// MTU of the guest's interface in bytes; 0 for DefaultMTU. The MTU of a [TAP] has to be given: it cannot be asked for.
+	// MTU of the guest's interface in bytes; 0 for DefaultMTU, and HostMTU for that of the host's interface, with the MTUs of its routes. The MTU of a [TAP] has to
+	// be given: it cannot be asked for.
 	MTU int
 	// Address4 and Address6 are the guest's addresses, with their prefix lengths.
 	Address4, Address6 netip.Prefix
@@ -192,6 +194,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Guest.MTU == 0 {
 		c.Guest.MTU = DefaultMTU
+	}
+	if m := c.Guest.MTU; m != HostMTU && (m < netns.MinMTU4 || m > netns.MaxMTU) {
+		return c, &ConfigError{"Guest.MTU", fmt.Errorf("%d bytes; it must be from %d to %d", m, netns.MinMTU4, netns.MaxMTU)}
 	}
 	if c.Guest.GatewayMAC == (netns.MAC{}) {
 		c.Guest.GatewayMAC = DefaultGatewayMAC

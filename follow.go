@@ -22,7 +22,7 @@ const (
 	settleLimit = 2 * time.Second
 )
 
-// follower keeps the inside as the host's network is: addresses and routes, as far as they are copied from the host, and resolvers. What the
+// follower keeps the inside as the host's network is: addresses, routes and the MTU, as far as they are copied from the host, and resolvers. What the
 // host has no more (it is between two networks, or off) stays inside as it was.
 type follower struct {
 	c       Config
@@ -85,7 +85,7 @@ func (f *follower) run() {
 
 // refresh looks at the host, and changes the inside where that has changed.
 func (f *follower) refresh() error {
-	now, err := netns.HostNetwork(f.c.Host.Template, f.c.Host.Template)
+	now, err := hostNetwork(&f.c)
 	if err != nil {
 		f.log.Debug("the host's network cannot be read", "error", err) // the template interface may be gone for a while
 		now = f.plan.host
@@ -126,9 +126,9 @@ func (f *follower) change(next *plan) error {
 	}
 	u := netns.Update{
 		Addrs: next.inside.Addrs, OldAddrs: last.inside.Addrs, Routes: next.inside.Routes, OldRoutes: last.inside.Routes,
-		ResolvConf: next.inside.ResolvConf,
+		MTU: next.inside.MTU, OldMTU: last.inside.MTU, ResolvConf: next.inside.ResolvConf,
 	}
-	moved := !slices.Equal(u.Addrs, u.OldAddrs) || !slices.Equal(u.Routes, u.OldRoutes)
+	moved := !slices.Equal(u.Addrs, u.OldAddrs) || !slices.Equal(u.Routes, u.OldRoutes) || u.MTU != u.OldMTU
 	if f.ns != nil && (moved || u.ResolvConf != nil && !bytes.Equal(u.ResolvConf, last.inside.ResolvConf)) {
 		if err := f.ns.Update(u); err != nil {
 			return err
@@ -139,7 +139,7 @@ func (f *follower) change(next *plan) error {
 		return err
 	}
 	f.log.Info("the host's network has changed", "addresses", fmt.Sprint(next.inside.Addrs), "gateway", fmt.Sprint(next.mapping.Gateway),
-		"resolvers", fmt.Sprint(next.names.resolvers))
+		"mtu", next.inside.MTU, "resolvers", fmt.Sprint(next.names.resolvers))
 	return nil
 }
 
@@ -165,7 +165,7 @@ func (n *Network) reconfigure(c *Config, p *plan) error {
 	for i, m := range n.members {
 		g := p.gateway(c, n.end, nil)
 		m.worker.Do(func() {
-			err := m.worker.Reconfigure(&p.mapping, g)
+			err := m.worker.Reconfigure(&p.mapping, g, p.inside.MTU)
 			m.worker.SetNaming(p.names.at, p.names.resolvers)
 			if i == 0 {
 				m.worker.Advertise()

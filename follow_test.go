@@ -36,6 +36,32 @@ func TestSucceed(t *testing.T) {
 	}
 }
 
+// TestGuestMTU checks which MTU a guest has, of what was asked for and what the host's interface carries.
+func TestGuestMTU(t *testing.T) {
+	for _, tc := range []struct {
+		asked, host int
+		noIPv6      bool
+		want        int
+	}{
+		{asked: 1500, host: 1400, want: 1500},
+		{asked: HostMTU, host: 1400, want: 1400},
+		{asked: HostMTU, host: 0, want: DefaultMTU}, // no network
+		{asked: HostMTU, host: 65536, want: DefaultMTU},
+		{asked: HostMTU, host: 576, want: 1280}, // what IPv6 needs
+		{asked: HostMTU, host: 576, noIPv6: true, want: 576},
+		{asked: HostMTU, host: 9, noIPv6: true, want: 68},
+	} {
+		if got := guestMTU(&Config{Guest: Guest{MTU: tc.asked, NoIPv6: tc.noIPv6}}, tc.host); got != tc.want {
+			t.Errorf("%+v: %d", tc, got)
+		}
+	}
+	for _, wrong := range []int{-2, 67, 65522} {
+		if _, err := (Config{Guest: Guest{MTU: wrong}}).withDefaults(); err == nil {
+			t.Errorf("MTU %d is taken", wrong)
+		}
+	}
+}
+
 // TestFormer checks which addresses a guest is no longer told of: the latest ones, each once, and none that it has again.
 func TestFormer(t *testing.T) {
 	addr := func(n byte) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, 0, n}) }

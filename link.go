@@ -23,9 +23,8 @@ type Link interface {
 // end is a link that was opened.
 type end struct {
 	queues []link.Queue
-	name   string    // of an interface that was made here
-	mac    netns.MAC // zero when not known
-	mtu    int
+	name   string           // of an interface that was made here
+	mac    netns.MAC        // zero when not known
 	ns     *netns.Namespace // nil without one
 	gone   <-chan struct{}  // closed when a namespace that was joined has ended; nil without one
 	files  []int            // descriptors that are closed with the link
@@ -128,7 +127,7 @@ func (c *Config) namespaceEnd(ns *netns.Namespace) (*end, error) {
 	if err != nil {
 		return nil, errors.Join(err, ns.Close())
 	}
-	return &end{queues: queues, name: t.Name, mac: t.MAC, mtu: t.MTU, ns: ns}, nil
+	return &end{queues: queues, name: t.Name, mac: t.MAC, ns: ns}, nil
 }
 
 // tapQueues makes queues of descriptors, which it owns from then on.
@@ -207,5 +206,5 @@ func (l queuesLink) open(c *Config, p *plan) (*end, error) {
 // guestEnd is a link whose other end is somebody else's.
 func guestEnd(c *Config, p *plan, queues []link.Queue) *end {
 	p.inside.ResolvConf = nil
-	return &end{queues: queues, mac: c.Guest.MAC, mtu: c.Guest.MTU}
+	return &end{queues: queues, mac: c.Guest.MAC}
 }

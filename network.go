@@ -96,7 +96,7 @@ func New(c Config, l Link) (*Network, error) {
 	if err != nil {
 		return nil, errors.Join(err, l.discard())
 	}
-	host, err := netns.HostNetwork(c.Host.Template, c.Host.Template)
+	host, err := hostNetwork(&c)
 	if err != nil {
 		return nil, errors.Join(err, l.discard())
 	}
@@ -156,7 +156,7 @@ func (n *Network) add(queue link.Queue) error {
 	c, workers := &n.config, len(n.end.queues)
 	wc := worker.Config{
 		Queue: queue, Map: &n.plan.mapping, Stats: new(stats.Worker), Group: n.group, ID: len(n.members),
-		MTU: n.end.mtu, MaxFlows: n.flowLimit(), Budget: c.Limits.Budget / int64(workers), MaxWindow: maxWindow, NearWindow: nearWindow, MaxFlight: maxFlight,
+		MTU: n.plan.inside.MTU, MaxFlows: n.flowLimit(), Budget: c.Limits.Budget / int64(workers), MaxWindow: maxWindow, NearWindow: nearWindow, MaxFlight: maxFlight,
 		KeepIdle: int64(keepIdle), IdleLimit: int64(c.Limits.IdleTimeout), UDPIdle: int64(udpIdle), UDPFirst: int64(udpFirst), ICMPIdle: int64(icmpIdle),
 		Overload:    overload(c),
 		EvictAges:   worker.DefaultEvictAges.Cap(int64(c.Limits.EvictIdle)),
@@ -517,7 +517,7 @@ func (n *Network) Inside() Inside {
 	p := n.currentPlan()
 	pair := func(a [2]netip.Addr) AddrPair { return AddrPair{V4: a[forward.V4], V6: a[forward.V6]} }
 	return Inside{
-		IfName: n.end.name, MAC: n.end.mac, MTU: n.end.mtu, Addrs: slices.Clone(p.inside.Addrs),
+		IfName: n.end.name, MAC: n.end.mac, MTU: p.inside.MTU, Addrs: slices.Clone(p.inside.Addrs),
 		Gateway: pair(p.mapping.Gateway), HostLoopback: pair(p.mapping.Loopback), DNS: slices.Clone(p.names.at),
 	}
 }

@@ -31,7 +31,7 @@ type plan struct {
 // makePlan works out what the inside looks like. resolv is the host's resolv.conf, nil when there is none.
 func makePlan(c *Config, host netns.Template, resolv []byte) (*plan, error) {
 	p := &plan{inside: host.Config(), host: host, resolv: resolv}
-	p.inside.MTU = c.Guest.MTU
+	p.inside.MTU = guestMTU(c, host.MTU)
 	p.inside.MAC = c.Guest.MAC
 	p.inside.Queues = c.Limits.Queues
 	p.inside.Backpressure = !c.Limits.DropOnOverload
@@ -54,6 +54,37 @@ func makePlan(c *Config, host netns.Template, resolv []byte) (*plan, error) {
 	p.inside.ResolvConf = p.names.resolvConf
 	p.forwards(c)
 	return p, nil
+}
+
+// hostNetwork is the host's network as far as the inside follows it: without its MTUs where the guest has one of its own. TCP ends here, and the host cuts it to
+// segments by itself; a guest with large packets is the faster one.
+func hostNetwork(c *Config) (netns.Template, error) {
+	t, err := netns.HostNetwork(c.Host.Template, c.Host.Template)
+	if c.Guest.MTU != HostMTU {
+		t.MTU = 0
+		for _, routes := range [][]netns.Route{t.V4.Routes, t.V6.Routes} {
+			for i := range routes {
+				routes[i].MTU = 0
+			}
+		}
+	}
+	return t, err
+}
+
+// guestMTU is the MTU inside, of what was asked for and the MTU of the host, which is 0 for a host without a network. The kernel has no IPv6 below that family's least
+// MTU (RFC 8200, 5), and takes away what there was.
+func guestMTU(c *Config, host int) int {
+	if c.Guest.MTU != HostMTU {
+		return c.Guest.MTU
+	}
+	if host == 0 {
+		return DefaultMTU
+	}
+	least := netns.MinMTU6
+	if c.Guest.NoIPv6 {
+		least = netns.MinMTU4
+	}
+	return min(max(host, least), DefaultMTU)
 }
 
 // family plans one address family: the address asked for, else those of the host.

@@ -23,7 +23,7 @@ func (p *plan) gateway(c *Config, t *end, block *stats.Worker) gateway.Config {
 		}
 	}
 	if m.Gateway[forward.V4].IsValid() && m.Guest[forward.V4].IsValid() && !c.Filter.NoDHCP {
-		g.DHCP4 = p.dhcp4(c, t)
+		g.DHCP4 = p.dhcp4(c)
 	}
 	gw := m.Gateway[forward.V6]
 	if !gw.IsValid() || c.Filter.NoNDP {
@@ -38,15 +38,15 @@ func (p *plan) gateway(c *Config, t *end, block *stats.Worker) gateway.Config {
 		g.DHCP6 = &dhcp.Config6{MAC: g.MAC, Addr: m.Guest[forward.V6], Names: names}
 	}
 	if !c.Filter.NoRA {
-		g.Router = &gateway.Router{Lifetime: gateway.MaxLifetime, MTU: uint32(t.mtu), DNS: names.DNS, Search: names.Search}
+		g.Router = &gateway.Router{Lifetime: gateway.MaxLifetime, MTU: uint32(p.inside.MTU), DNS: names.DNS, Search: names.Search}
 	}
 	return g
 }
 
 // dhcp4 hands out what the interface inside is configured with already.
-func (p *plan) dhcp4(c *Config, t *end) *dhcp.Config4 {
+func (p *plan) dhcp4(c *Config) *dhcp.Config4 {
 	gw := p.mapping.Gateway[forward.V4]
-	d := &dhcp.Config4{Server: gw, Router: gw, MTU: t.mtu, Names: p.told(c, forward.V4)}
+	d := &dhcp.Config4{Server: gw, Router: gw, MTU: p.inside.MTU, Names: p.told(c, forward.V4)}
 	for _, a := range p.inside.Addrs {
 		if a.Addr() == p.mapping.Guest[forward.V4] {
 			d.Addr = a

@@ -71,11 +71,12 @@ func TestGateway(t *testing.T) {
 	} {
 		t.Run(tc.args, func(t *testing.T) {
 			o := configured(t, tc.args)
+			o.Guest.MTU = 1400
 			p, err := makePlan(o, tc.host, []byte(resolv))
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := p.gateway(o, &end{mtu: 1400, mac: netns.MAC{2}}, nil)
+			c := p.gateway(o, &end{mac: netns.MAC{2}}, nil)
 			if diff := cmp.Diff(tc.want, result{c.DHCP4, c.DHCP6, c.Router}, plain, prefix); diff != "" {
 				t.Error(diff)
 			}

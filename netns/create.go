@@ -10,9 +10,9 @@ import (
 
 // Limits of [Config].
 const (
-	minMTU  = 68    // RFC 791, section 3.2
-	minMTU6 = 1280  // RFC 8200, section 5
-	maxMTU  = 65521 // the driver's limit: 65,535 less the Ethernet header
+	MinMTU4 = 68    // RFC 791, section 3.2
+	MinMTU6 = 1280  // RFC 8200, section 5
+	MaxMTU  = 65521 // the driver's limit: 65,535 less the Ethernet header
 	// maxQueues is MAX_TAP_QUEUES of drivers/net/tun.c, and below what one message can carry (maxFDs).
 	maxQueues = 250
 )
@@ -34,8 +34,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.MTU == 0 {
 		c.MTU = DefaultMTU
 	}
-	if c.MTU < minMTU || c.MTU > maxMTU {
-		return c, fmt.Errorf("MTU %d: it must be from %d to %d", c.MTU, minMTU, maxMTU)
+	if c.MTU < MinMTU4 || c.MTU > MaxMTU {
+		return c, fmt.Errorf("MTU %d: it must be from %d to %d", c.MTU, MinMTU4, MaxMTU)
 	}
 	if c.Queues == 0 {
 		c.Queues = 1

@@ -64,7 +64,7 @@ func configureLinks(cfg *Config, holdsBack bool) (warnings []string, err error) 
 		leaveQdiscOut(h, index)
 	}
 	// A small MTU or the kernel's command line may leave the interface without IPv6.
-	hasIPv6 := cfg.MTU >= minMTU6 && ipv6Enabled(cfg.IfName)
+	hasIPv6 := cfg.MTU >= MinMTU6 && ipv6Enabled(cfg.IfName)
 	if hasIPv6 {
 		// The kernel would run duplicate address detection on a link-local address it makes itself, for a second in which
 		// nothing can be sent from it.
@@ -165,7 +165,7 @@ func addRoutes(h *netlink.Handle, index int, name string, routes []Route) error 
 
 // kernelRoute is r as a netlink message wants it.
 func kernelRoute(r Route, index int) *netlink.Route {
-	route := &netlink.Route{LinkIndex: index, Dst: ipNet(r.Dst), Priority: r.Metric, Protocol: unix.RTPROT_STATIC}
+	route := &netlink.Route{LinkIndex: index, Dst: ipNet(r.Dst), Priority: r.Metric, Protocol: unix.RTPROT_STATIC, MTU: r.MTU}
 	if r.Gateway.IsValid() {
 		route.Gw = r.Gateway.AsSlice()
 	} else {
@@ -191,6 +191,9 @@ func (r Route) String() string {
 	}
 	if r.Metric != 0 {
 		s += fmt.Sprintf(" metric %d", r.Metric)
+	}
+	if r.MTU != 0 {
+		s += fmt.Sprintf(" mtu %d", r.MTU)
 	}
 	return s
 }

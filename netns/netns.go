@@ -79,6 +79,7 @@ type Route struct {
 	Gateway netip.Addr   // the zero Addr: the destination is on the link
 	Metric  int          // zero: the kernel's default
 	OnLink  bool         // the gateway is on the link although no other route says so
+	MTU     int          // of the way, in bytes; zero: the interface's
 }
 
 // TAP is a configured TAP interface and its queues.

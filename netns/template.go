@@ -15,7 +15,7 @@ import (
 type Template struct {
 	// IfName is the name the TAP gets inside: the IPv4 template interface's, else the IPv6 one's, else [LocalIfName].
 	IfName string
-	// MTU of the interface called IfName, in bytes, for information; 0 in local mode.
+	// MTU is what the interfaces of both families carry, in bytes: the smaller of the two where they differ; 0 in local mode.
 	MTU int
 	// V4 and V6 are the address families.
 	V4, V6 Family
@@ -95,10 +95,12 @@ func HostNetwork(iface4, iface6 string) (Template, error) {
 		return Template{}, err
 	}
 	switch {
+	case v4.Enabled() && v6.Enabled():
+		return Template{IfName: v4.IfName, MTU: min(mtu4, mtu6), V4: v4, V6: v6}, nil
 	case v4.Enabled():
-		return Template{IfName: v4.IfName, MTU: mtu4, V4: v4, V6: v6}, nil
+		return Template{IfName: v4.IfName, MTU: mtu4, V4: v4}, nil
 	case v6.Enabled():
-		return Template{IfName: v6.IfName, MTU: mtu6, V4: v4, V6: v6}, nil
+		return Template{IfName: v6.IfName, MTU: mtu6, V6: v6}, nil
 	}
 	return LocalTemplate(), nil
 }
@@ -181,7 +183,7 @@ func usableRoutes(all []netlink.Route) []hostRoute {
 			}
 			gateway, _ := netip.AddrFromSlice(gw)
 			routes = append(routes, hostRoute{index: index, Route: Route{
-				Dst: dst, Gateway: gateway.Unmap(), Metric: r.Priority, OnLink: flags&unix.RTNH_F_ONLINK != 0,
+				Dst: dst, Gateway: gateway.Unmap(), Metric: r.Priority, OnLink: flags&unix.RTNH_F_ONLINK != 0, MTU: r.MTU,
 			}})
 		}
 		if len(r.MultiPath) == 0 {

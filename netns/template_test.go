@@ -26,11 +26,11 @@ func TestHostNetwork(t *testing.T) {
 		"addr add 2001:db8::2/64 dev second nodad", "addr add 2001:db8::3/64 dev second nodad preferred_lft 0",
 		"route add default via 10.0.0.1 dev first metric 200",
 		"route add default via 192.0.2.1 dev second metric 100",
-		"route add 198.51.100.0/24 via 192.0.2.9 dev second",
+		"route add 198.51.100.0/24 via 192.0.2.9 dev second mtu 1450",
 		"route add 203.0.113.1 dev second scope link",
 		"route add default via 203.0.113.1 dev second metric 300 onlink",
 		"route add unreachable 10.66.0.0/16",
-		"-6 route add default via fe80::1 dev second",
+		"-6 route add default via fe80::1 dev second mtu 1380",
 	)
 	want := Template{
 		IfName: "second",
@@ -43,7 +43,7 @@ func TestHostNetwork(t *testing.T) {
 				{Dst: defaultRoute4, Gateway: addr("192.0.2.1"), Metric: 100},
 				{Dst: defaultRoute4, Gateway: addr("203.0.113.1"), Metric: 300, OnLink: true},
 				{Dst: prefix("192.0.2.0/24")},
-				{Dst: prefix("198.51.100.0/24"), Gateway: addr("192.0.2.9")},
+				{Dst: prefix("198.51.100.0/24"), Gateway: addr("192.0.2.9"), MTU: 1450},
 				{Dst: prefix("203.0.113.1/32")},
 			},
 		},
@@ -53,7 +53,7 @@ func TestHostNetwork(t *testing.T) {
 			Gateway: addr("fe80::1"),
 			Routes: []Route{
 				{Dst: prefix("2001:db8::/64"), Metric: 256},
-				{Dst: defaultRoute6, Gateway: addr("fe80::1"), Metric: 1024},
+				{Dst: defaultRoute6, Gateway: addr("fe80::1"), Metric: 1024, MTU: 1380},
 			},
 		},
 	}
@@ -67,12 +67,13 @@ func TestHostNetwork(t *testing.T) {
 
 	// What the template says can be configured.
 	out := inside(t, got.Config(), "ip -o link show second; ip route; ip -6 route")
-	for _, want := range []string{"mtu 65520", "default via 192.0.2.1 dev second", "198.51.100.0/24 via 192.0.2.9", "default via fe80::1 dev second"} {
+	for _, want := range []string{"mtu 65520", "default via 192.0.2.1 dev second", "198.51.100.0/24 via 192.0.2.9 dev second proto static mtu 1450", "default via fe80::1 dev second proto static metric 1024 mtu 1380 "} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is missing inside:\n%s", want, out)
 		}
 	}
 
+	// Of two interfaces the narrower one counts.
 	named, err := HostNetwork("first", "")
 	if err != nil {
 		t.Fatal(err)

@@ -19,6 +19,8 @@ type Update struct {
 	Addrs, OldAddrs []netip.Prefix
 	// Routes take the place of OldRoutes.
 	Routes, OldRoutes []Route
+	// MTU is the interface's from now on, in bytes, where it is not OldMTU. Below 1280 the kernel takes IPv6 away.
+	MTU, OldMTU int
 	// ResolvConf, when not nil, is what /etc/resolv.conf contains from now on; without effect where it was not covered at the start.
 	ResolvConf []byte
 }
@@ -94,6 +96,9 @@ func (u *stageUpdate) apply() error {
 		if err != nil {
 			failed = append(failed, fmt.Errorf("configuring TAP %s anew: %v: %w", u.IfName, what, err))
 		}
+	}
+	if u.MTU != u.OldMTU {
+		fail(fmt.Sprintf("the MTU %d", u.MTU), h.LinkSetMTU(tap, u.MTU))
 	}
 	for _, a := range u.Addrs {
 		if !slices.Contains(u.OldAddrs, a) && carried(a.Addr()) {

@@ -17,23 +17,24 @@ var (
 		OldAddrs: before.Addrs,
 		Routes: []Route{
 			{Dst: defaultRoute4, Gateway: netip.MustParseAddr("198.51.100.1"), Metric: 600}, {Dst: defaultRoute6, Gateway: netip.MustParseAddr("2001:db8:2::1")},
-			{Dst: netip.MustParsePrefix("10.0.0.0/8"), Gateway: netip.MustParseAddr("198.51.100.7")},
+			{Dst: netip.MustParsePrefix("10.0.0.0/8"), Gateway: netip.MustParseAddr("198.51.100.7"), MTU: 1300},
 		},
-		OldRoutes:  before.Routes,
+		OldRoutes: before.Routes,
+		MTU:       1400, OldMTU: DefaultMTU,
 		ResolvConf: []byte("nameserver 198.51.100.53\n"),
 	}
 )
 
 // showNetwork prints what matters of the interface uplink0.
 const showNetwork = `ip -o addr show dev uplink0 scope global | sed 's/ *valid_lft.*//; s/.*inet6* //; s/\\//' | sort
-	ip route show default; ip route show 10.0.0.0/8; ip -6 route show default; ip route get 203.0.113.9; ip route get 2001:db8:9::9`
+	ip -o link show dev uplink0; ip route show default; ip route show 10.0.0.0/8; ip -6 route show default; ip route get 203.0.113.9; ip route get 2001:db8:9::9`
 
 // wantAfter checks what showNetwork prints after the update: the old addresses are there, and not used.
 func wantAfter(t *testing.T, out string) {
 	t.Helper()
 	for _, want := range []string{
 		"198.51.100.2/24", "2001:db8:2::2/64", "192.0.2.2/24", "2001:db8:1::2/64 scope global nodad deprecated", "default via 198.51.100.1 dev uplink0",
-		"10.0.0.0/8 via 198.51.100.7", "default via 2001:db8:2::1", "src 198.51.100.2", "src 2001:db8:2::2",
+		"10.0.0.0/8 via 198.51.100.7 dev uplink0 proto static mtu 1300", " mtu 1400 ", "default via 2001:db8:2::1", "src 198.51.100.2", "src 2001:db8:2::2",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)

@@ -37,13 +37,13 @@ func wake(fd int) {
 	_, _ = unix.Write(fd, one[:])
 }
 
-// Reconfigure has the worker go by another mapping, which is read-only from then on, and another gateway. Flows that exist stay as they
-// are. It is called through Do.
-func (w *Worker) Reconfigure(m *forward.Map, g gateway.Config) error {
+// Reconfigure has the worker go by another mapping, which is read-only from then on, another gateway, and another MTU of the link, in bytes. Flows that exist
+// stay as they are, TCP with the segment size that was agreed on. It is called through Do.
+func (w *Worker) Reconfigure(m *forward.Map, g gateway.Config, mtu int) error {
 	if err := w.Gateway.Update(g); err != nil {
 		return err
 	}
-	w.Map = m
+	w.Map, w.MTU = m, mtu
 	return nil
 }
 

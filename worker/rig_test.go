@@ -108,10 +108,7 @@ func makeRig(t TB, q *linktest.Queue, edit ...func(*worker.Config)) *rig {
 func config(t TB, q link.Queue, host hostsock.Host) worker.Config {
 	t.Helper()
 	block := new(stats.Worker)
-	gw, err := gateway.New(gateway.Config{
-		MAC: gwMAC, GuestMAC: guestMAC, Guest: []netip.Addr{guest4, guest6}, Ours: []netip.Addr{gw4, gw6},
-		LinkLocal: netip.MustParseAddr("fe80::1"), Router: &gateway.Router{Lifetime: gateway.MaxLifetime, MTU: 65520}, Stats: block,
-	})
+	gw, err := gateway.New(router(65520, block))
 	if err != nil {
 		t.Fatalf("gateway: %v", err)
 	}
@@ -127,6 +124,14 @@ func config(t TB, q link.Queue, host hostsock.Host) worker.Config {
 		MTU: 65520, MaxFlows: 1000, Budget: 8 << 20, MaxWindow: 8 << 20, NearWindow: 1 << 20, MaxFlight: 1 << 20,
 		KeepIdle: 7200 * second, UDPIdle: 180 * second, UDPFirst: 30 * second, ICMPIdle: 60 * second,
 		WakeFd: -1, Seed: 1, Log: slog.New(slog.DiscardHandler),
+	}
+}
+
+// router is the gateway's configuration, on a link with that MTU.
+func router(mtu uint32, block *stats.Worker) gateway.Config {
+	return gateway.Config{
+		MAC: gwMAC, GuestMAC: guestMAC, Guest: []netip.Addr{guest4, guest6}, Ours: []netip.Addr{gw4, gw6},
+		LinkLocal: netip.MustParseAddr("fe80::1"), Router: &gateway.Router{Lifetime: gateway.MaxLifetime, MTU: mtu}, Stats: block,
 	}
 }
 

@@ -19,6 +19,8 @@ import (
 const (
 	// DefaultMTU is the largest IPv4 packet that fits a 64 KiB buffer beside its Ethernet header, rounded down to a word.
 	DefaultMTU = 65520
+	// HostMTU is the MTU of the host's interface, whatever that is now and later.
+	HostMTU = -1
 	// DefaultIdleTimeout leaves silent connections alone: a guest or a peer that died is noticed by keepalive probes, and
 	// one that lives may have nothing to say.
 	DefaultIdleTimeout = 0 * time.Second
@@ -100,7 +102,7 @@ type Target struct {
 type Guest struct {
 	// IPv4 and IPv6 say which families the namespace gets; at least one is true.
 	IPv4, IPv6 bool
-	// MTU of the interface in bytes.
+	// MTU of the interface in bytes, or HostMTU.
 	MTU int
 	// Address4 and Address6 are the interface's addresses with their prefix lengths.
 	Address4, Address6 netip.Prefix

@@ -166,7 +166,7 @@ func (p *parser) network() error {
 		}
 		g.Address4 = netip.PrefixFrom(addr, g.PrefixLen4)
 	}
-	if g.IPv6 && g.MTU < minMTU6 {
+	if g.IPv6 && g.MTU != HostMTU && g.MTU < minMTU6 {
 		return fmt.Errorf("--mtu %d: IPv6 needs %d bytes at least; add --ipv4-only or take a larger MTU", g.MTU, minMTU6)
 	}
 	if need := int64(p.Limits.Queues) * queueBudget; p.Limits.Budget < need {

@@ -49,6 +49,7 @@ func TestParse(t *testing.T) {
 		{"-q --version --nonsense", func(o *Options) { o.Command, o.Log.Level = Version, Quiet }},
 		{"attach 1 -h 2 3", func(o *Options) { o.Command = Help }},
 		{"-m 0 -4", func(o *Options) { o.Guest.MTU, o.Guest.IPv6 = 1500, false }},
+		{"-m host", func(o *Options) { o.Guest.MTU = HostMTU }},
 		{"-m 576 -4", func(o *Options) { o.Guest.MTU, o.Guest.IPv6 = 576, false }},
 		{"-6 -6", func(o *Options) { o.Guest.IPv4 = false }},
 		{"-a 10.0.2.100 -n 24 -g 10.0.2.2", func(o *Options) {
@@ -185,10 +186,10 @@ func TestParseErrors(t *testing.T) {
 		{"--mtu", "option '--mtu' requires an argument; vasta --help lists the options"},
 		{"--quiet=1", "option '--quiet' doesn't allow an argument; vasta --help lists the options"},
 		{"-z", "invalid option -- 'z'; vasta --help lists the options"},
-		{"-m 1 --version", `-m "1": not an MTU; it is 68 to 65520 bytes, or 0 for the kernel's own`},
-		{"-m 65521", `-m "65521": not an MTU; it is 68 to 65520 bytes, or 0 for the kernel's own`},
+		{"-m 1 --version", `-m "1": not an MTU; it is 68 to 65520 bytes, 0 for the kernel's own, or host for the host's`},
+		{"-m 65521", `-m "65521": not an MTU; it is 68 to 65520 bytes, 0 for the kernel's own, or host for the host's`},
 		{"--mtu=1279", "--mtu 1279: IPv6 needs 1280 bytes at least; add --ipv4-only or take a larger MTU"},
-		{"--mtu=1x", `--mtu "1x": not an MTU; it is 68 to 65520 bytes, or 0 for the kernel's own`},
+		{"--mtu=1x", `--mtu "1x": not an MTU; it is 68 to 65520 bytes, 0 for the kernel's own, or host for the host's`},
 		{"--vhost-user", "--vhost-user: vasta does not have this option of pasta yet; virtual machines come later: use passt for them until then"},
 		{"--runas 0", "--runas: vasta does not have this option of pasta yet; start vasta as the user it is to run as, with setpriv(1) for example"},
 		{"-4 -6", "-6: the other option has switched this family off; --ipv4-only and --ipv6-only exclude each other"},
@@ -325,7 +326,7 @@ func FuzzParse(f *testing.F) {
 		if o.Command == Attach && (o.Target.PID == 0) == (o.Target.NetNS == "") {
 			t.Fatalf("attach to %+v", o.Target)
 		}
-		if o.Limits.Budget < minBudget || o.Limits.Queues < 1 || o.Guest.MTU < minMTU4 || o.Guest.MTU > DefaultMTU {
+		if o.Limits.Budget < minBudget || o.Limits.Queues < 1 || o.Guest.MTU != HostMTU && (o.Guest.MTU < minMTU4 || o.Guest.MTU > DefaultMTU) {
 			t.Fatalf("limits of %+v", o)
 		}
 		for _, rules := range [][]PortRule{o.Ports.TCP, o.Ports.UDP} {

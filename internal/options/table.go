@@ -39,7 +39,8 @@ var Table = []Option{
 		Help: "Hardware address of the gateway, which is vasta's end of the link", Default: DefaultMAC.String(),
 		set: value(parseMAC, func(p *parser, mac MAC) { p.Guest.GatewayMAC = mac })},
 	{Name: "mtu", Short: 'm', Arg: RequiredArg, ArgName: "BYTES", Section: SectionNamespace, Commands: network,
-		Help: fmt.Sprintf("MTU of the interface inside, %d to %d; 0 for the kernel's own, %d", minMTU4, DefaultMTU, kernelMTU), Default: fmt.Sprint(DefaultMTU),
+		Help: fmt.Sprintf("MTU of the interface inside, %d to %d; 0 for the kernel's own, %d; host for that of the host's interface and routes, now and when it changes",
+			minMTU4, DefaultMTU, kernelMTU), Default: fmt.Sprint(DefaultMTU),
 		set: setMTU},
 	{Name: "ready-fd", Arg: RequiredArg, ArgName: "N", Section: SectionNamespace, Commands: network,
 		Help: "Write a newline to this open descriptor, and close it, when the network works",
@@ -297,9 +298,13 @@ func (p *parser) oneFamily(other *bool, this bool) error {
 }
 
 func setMTU(p *parser, f found) error {
+	if f.arg == "host" {
+		p.Guest.MTU = HostMTU
+		return nil
+	}
 	n, err := parseNumber(f.arg, 0, DefaultMTU)
 	if err != nil || n > 0 && n < minMTU4 {
-		return fmt.Errorf("not an MTU; it is %d to %d bytes, or 0 for the kernel's own", minMTU4, DefaultMTU)
+		return fmt.Errorf("not an MTU; it is %d to %d bytes, 0 for the kernel's own, or host for the host's", minMTU4, DefaultMTU)
 	}
 	if n == 0 {
 		n = kernelMTU

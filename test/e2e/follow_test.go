@@ -3,8 +3,12 @@ package e2e_test
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
+	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -108,6 +112,17 @@ func (s *shell) eventually(command string, want ...string) {
 	}
 }
 
+// sharedDir makes a directory that the shell may write to.
+func sharedDir(t *testing.T, l *lab.Lab) string {
+	t.Helper()
+	dir := filepath.Join(l.Dir(), "shared")
+	// The umask takes some of what Mkdir gives.
+	if err := errors.Join(os.Mkdir(dir, 0o777), os.Chmod(dir, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 const askKnown = "dig +short +tries=1 +time=2 " + knownName
 
 // TestFollowResolvConf checks that a change of the host's resolv.conf holds inside at once.
@@ -145,14 +160,7 @@ func TestFollowAddresses(t *testing.T) {
 			go func() { defer c.Close(); _, _ = io.Copy(c, c) }()
 		}
 	}()
-	dir := filepath.Join(l.Dir(), "shared")
-	if err := os.Mkdir(dir, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o777); err != nil { // the umask has taken some
-		t.Fatal(err)
-	}
-	s.run("cd " + dir + "; mkfifo there; nc -N " + lab.InetAddr4.Addr().String() + " 7007 <there >back & exec 3>there; sleep 0.1")
+	s.run("cd " + sharedDir(t, l) + "; mkfifo there; nc -N " + lab.InetAddr4.Addr().String() + " 7007 <there >back & exec 3>there; sleep 0.1")
 	s.run("echo one >&3")
 	s.eventually("cat back", "one")
 	for _, command := range []string{
@@ -175,6 +183,46 @@ func TestFollowAddresses(t *testing.T) {
 	s.run("echo two >&3")
 	s.eventually("cat back", "one\ntwo")
 	s.run("exec 3>&-; wait")
+}
+
+// TestFollowMTU checks that the inside has the MTUs of the host's interface and routes when that was asked for, also after they have changed, what is told of
+// them, and that what was begun before goes on: a transfer with segments of the old size.
+func TestFollowMTU(t *testing.T) {
+	l := newLab(t)
+	if err := l.SetMTU(1500); err != nil {
+		t.Fatal(err)
+	}
+	s := newShell(t, l, "", "--mtu", "host", "-t", "7008")
+	const ask = "ip link show dev eth0; ip route get " // and an address of the outside
+	far := lab.FarAddr4.Addr().String()
+	s.eventually(ask+far, " mtu 1500 ")
+	dir := sharedDir(t, l)
+	s.run("cd " + dir + "; nc -l -N 7008 </dev/null | sha256sum >sum & sleep 0.2")
+	c, err := l.Host.Dial("tcp", "127.0.0.1:7008", 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	sum := sha256.New()
+	random := io.TeeReader(rand.NewChaCha8([32]byte{1}), sum)
+	send := func() {
+		t.Helper()
+		if _, err := io.CopyN(c, random, 512<<10); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send()
+	for _, command := range []string{"ip link set eth0 mtu 1420", "ip route replace default via " + lab.InetAddr4.Addr().String() + " dev eth0 mtu 1360"} {
+		if out, err := l.Host.Command(lab.Root, strings.Fields(command)...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", command, err, out)
+		}
+	}
+	s.eventually(ask+far, " mtu 1420 ", " mtu 1360 ")
+	send()
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	s.eventually("cat sum", hex.EncodeToString(sum.Sum(nil)))
 }
 
 // TestDeadResolver checks that names resolve, over UDP and TCP, when the host's first resolver is silent.
