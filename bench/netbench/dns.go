@@ -76,30 +76,27 @@ func resolve(silent bool) func(context.Context, *rig, *subject) (Sample, error) 
 			}
 			defer func() { failed = errors.Join(failed, x.close()) }()
 		}
-		x, err := openVastaWith(ctx, r, s, lab.MTU, "--dns-host="+deadResolver.String(), "--dns-host="+goodResolver.String())
-		if err != nil {
-			if x != nil {
-				err = errors.Join(err, x.close())
-			}
-			return Sample{}, fmt.Errorf("start: %w", err)
-		}
-		defer func() { failed = errors.Join(failed, x.close()) }()
-		resp, drops, err := x.counted(ctx, agent.Request{Op: agent.Resolve, Server: dnsAt, Count: dnsRate, Duration: dnsTime}, dnsLimit)
-		if err != nil {
-			return Sample{}, err
-		}
-		const µs = float64(time.Microsecond)
-		a := resp.Resolved
-		sample = Sample{
-			Value: float64(a.Lost),
-			Extra: map[string]float64{
-				extraWrong: float64(a.Wrong), extraP50: float64(a.P50) / µs, extraP99: float64(a.P99) / µs, extraGap: a.Gap.Seconds(),
-			},
-			Note: a.Example,
-		}
-		if sample.Note == "" && len(drops) > 0 {
-			sample.Note = "vasta counts " + reasons(drops)
-		}
-		return sample, nil
+		return r.alone(ctx, s, lab.MTU, func(x *session) (Sample, error) { return asking(ctx, x) }, "--dns-host="+deadResolver.String(), "--dns-host="+goodResolver.String())
 	}
+}
+
+// asking asks through a session.
+func asking(ctx context.Context, x *session) (Sample, error) {
+	resp, drops, err := x.counted(ctx, agent.Request{Op: agent.Resolve, Server: dnsAt, Count: dnsRate, Duration: dnsTime}, dnsLimit)
+	if err != nil {
+		return Sample{}, err
+	}
+	const µs = float64(time.Microsecond)
+	a := resp.Resolved
+	sample := Sample{
+		Value: float64(a.Lost),
+		Extra: map[string]float64{
+			extraWrong: float64(a.Wrong), extraP50: float64(a.P50) / µs, extraP99: float64(a.P99) / µs, extraGap: a.Gap.Seconds(),
+		},
+		Note: a.Example,
+	}
+	if sample.Note == "" && len(drops) > 0 {
+		sample.Note = "vasta counts " + reasons(drops)
+	}
+	return sample, nil
 }

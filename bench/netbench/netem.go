@@ -167,12 +167,9 @@ func goodput(c cell, l leg, sh func(rate int) shape) func(context.Context, *rig,
 			return Sample{}, err
 		}
 		defer func() { err = errors.Join(err, r.lab.SetMTU(lab.MTU)) }()
-		x, err := s.open(ctx, r, s, c.mtu)
+		x, err := started(s.open(ctx, r, s, c.mtu))
 		if err != nil {
-			if x != nil {
-				err = errors.Join(err, x.close())
-			}
-			return Sample{}, fmt.Errorf("start: %w", err)
+			return Sample{}, err
 		}
 		defer func() { err = errors.Join(err, x.close()) }()
 		link, server := shaped{r.lab.Host, lab.LinkName}, lab.FarAddr4.Addr()

@@ -62,24 +62,16 @@ func pktgen(ctx context.Context, ns *lab.Namespace, device string, frames int, s
 }
 
 // pktgenDrop sends frames from inside to a vasta that drops all of them before it makes anything of them: what is left is the way of a frame.
-func pktgenDrop(ctx context.Context, r *rig, s *subject) (sample Sample, err error) {
+func pktgenDrop(ctx context.Context, r *rig, s *subject) (Sample, error) {
 	filter := filepath.Join(r.lab.Dir(), "drop-everything")
 	if err := os.WriteFile(filter, []byte(dropEverything), 0o644); err != nil {
 		return Sample{}, err
 	}
-	x, err := openVastaWith(ctx, r, s, lab.MTU, "--filter="+filter)
-	if err != nil {
-		if x != nil {
-			err = errors.Join(err, x.close())
-		}
-		return Sample{}, fmt.Errorf("start: %w", err)
-	}
-	defer func() { err = errors.Join(err, x.close()) }()
-	inside, err := x.inside(r)
-	if err != nil {
-		return Sample{}, err
-	}
-	defer func() { err = errors.Join(err, inside.Close()) }()
+	return r.aloneInside(ctx, s, func(x *session, inside *lab.Namespace) (Sample, error) { return dropped(ctx, x, inside) }, "--filter="+filter)
+}
+
+// dropped sends them.
+func dropped(ctx context.Context, x *session, inside *lab.Namespace) (Sample, error) {
 	before, err := x.linkCosts(ctx)
 	if err != nil {
 		return Sample{}, err

@@ -61,7 +61,9 @@ func pressureLoads() (all []load) {
 				title: fmt.Sprintf("frames of 64 bytes from inside to a socket of the host (pktgen), delivered, qdisc %s%s", qdisc, title),
 				unit:  "k/s", phase: phaseNetem, when: whenLabNamed, who: who,
 				alone: func(ctx context.Context, r *rig, s *subject) (Sample, error) {
-					return pressure(ctx, r, s, qdisc, pinned)
+					return r.aloneInside(ctx, s, func(x *session, inside *lab.Namespace) (Sample, error) {
+						return pressure(ctx, r, x, inside, qdisc, pinned)
+					})
 				},
 			})
 		}
@@ -84,20 +86,7 @@ func pressureBars() (b barList) {
 }
 
 // pressure sends frames and tells what became of them.
-func pressure(ctx context.Context, r *rig, s *subject, qdisc string, pinned bool) (sample Sample, err error) {
-	x, err := openVasta(ctx, r, s, lab.MTU)
-	if err != nil {
-		if x != nil {
-			err = errors.Join(err, x.close())
-		}
-		return Sample{}, fmt.Errorf("start: %w", err)
-	}
-	defer func() { err = errors.Join(err, x.close()) }()
-	inside, err := x.inside(r)
-	if err != nil {
-		return Sample{}, err
-	}
-	defer func() { err = errors.Join(err, inside.Close()) }()
+func pressure(ctx context.Context, r *rig, x *session, inside *lab.Namespace, qdisc string, pinned bool) (Sample, error) {
 	if _, err := inside.CommandContext(ctx, lab.Root, "tc", "qdisc", "replace", "dev", x.network.Interface, "root", qdisc).Output(); err != nil {
 		return Sample{}, err
 	}

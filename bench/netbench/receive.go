@@ -98,16 +98,3 @@ func loadDevice(ctx context.Context, l *lab.Lab, parameters ...string) error {
 	}
 	return openDevice(ctx, l)
 }
-
-// alone opens a session of a subject for one measurement.
-func (r *rig) alone(ctx context.Context, s *subject, mtu int, measure func(*session) (Sample, error)) (sample Sample, err error) {
-	x, err := openVasta(ctx, r, s, mtu)
-	if err != nil {
-		if x != nil {
-			err = errors.Join(err, x.close())
-		}
-		return Sample{}, fmt.Errorf("start: %w", err)
-	}
-	defer func() { err = errors.Join(err, x.close()) }()
-	return measure(x)
-}

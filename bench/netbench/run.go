@@ -180,11 +180,8 @@ func (r *run) openOne(ctx context.Context, s *subject, mtu int) {
 	if err == nil && x.network.MTU != mtu {
 		err = fmt.Errorf("its link has an MTU of %d instead of %d", x.network.MTU, mtu)
 	}
-	if err != nil {
-		if x != nil {
-			err = errors.Join(err, x.close())
-		}
-		r.failures[s] = fmt.Errorf("start: %w", err)
+	if x, err = started(x, err); err != nil {
+		r.failures[s] = err
 		return
 	}
 	s.Congestion = x.network.Congestion
