@@ -4,12 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/vasta-net/vasta/bench/netbench"
 )
 
 // vasta builds the program that runs the benchmarks, and that they measure.
@@ -127,6 +130,49 @@ esac
 		t.Errorf("%+v", p.Sections)
 	}
 }
+
+// TestLabRows: what "vasta bench vhost" and "vasta bench overload --lab" can measure is in one section each, and what the sections ask them for is there.
+func TestLabRows(t *testing.T) {
+	var usage strings.Builder
+	if status := netbench.Main([]string{"--help"}, &usage, io.Discard); status != exitMet {
+		t.Fatal(status)
+	}
+	_, rows, _ := strings.Cut(usage.String(), "Loads: ")
+	rows, _, _ = strings.Cut(rows, "\n")
+	asked := map[string]int{} // how often a beginning of a name has brought a row
+	for _, s := range sections() {
+		for _, p := range s.parts {
+			for _, only := range strings.Split(p.only, ",") {
+				if p.lab {
+					asked[labFamilies[p.command]+only] = 0
+				}
+			}
+		}
+	}
+	for _, row := range strings.Split(rows, ", ") {
+		if !slices.ContainsFunc(slices.Collect(maps.Values(labFamilies)), func(family string) bool { return strings.HasPrefix(row, family) }) {
+			continue
+		}
+		found := 0
+		for only := range asked {
+			if strings.HasPrefix(row, only) {
+				asked[only]++
+				found++
+			}
+		}
+		if found != 1 {
+			t.Errorf("%s is measured %d times", row, found)
+		}
+	}
+	for only, n := range asked {
+		if n == 0 {
+			t.Errorf("no row begins with %s", only)
+		}
+	}
+}
+
+// labFamilies are how the rows of the benchmarks in the guest machine begin.
+var labFamilies = map[string]string{"vhost": "vhost-", "overload --lab": "pressure-"}
 
 // TestArguments: what a part runs in each form.
 func TestArguments(t *testing.T) {

@@ -62,7 +62,10 @@ func sections() []section {
 				{What: "small, 1 queue", Before: "9.17 Gbit/s, 15,152 retransmits", After: "9.19 Gbit/s, 12,203 retransmits"},
 				{What: "small, 8 queues", Before: "43.0 Gbit/s, 974,500 retransmits", After: "44.7 Gbit/s, 717,411 retransmits"},
 			},
-			[]part{virtio("pool,tcp", 3*time.Minute, "--only", "pool-small")},
+			[]part{
+				virtio("pool,tcp", 3*time.Minute, "--only", "pool-small"),
+				lab("vhost", "mergeable,small", 10*time.Minute, 90*time.Second, "--only", "mergeable-1,small-1"),
+			},
 		},
 		{
 			"S1", "views instead of copies, the verdict before any packet object", "build_skb for small buffers (2017).",
@@ -86,7 +89,7 @@ func sections() []section {
 				{What: "the first step, waiting for each pass of vhost", Before: "16 Gbit/s", After: "13 Gbit/s"},
 				{What: "without a namespace, and veth", After: "47.8 Gbit/s"},
 			},
-			[]part{lab("vhost", "1-,8-,ring,mtu1500,tcp-rr,udp-rr,ladder", 40*time.Minute, 2*time.Minute, "--only", "1-,ladder")},
+			[]part{lab("vhost", "1-,8-,ring,mtu1500,tcp-rr,udp-rr,ladder,zerocopy", 43*time.Minute, 2*time.Minute, "--only", "1-,ladder")},
 		},
 		{
 			"S4", "nothing lost under overload: queues with stop and wake", "tun/tap ring with stop and wake of the queue (2026).",
