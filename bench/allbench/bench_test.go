@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vasta-net/vasta/bench/internal/command"
 	"github.com/vasta-net/vasta/bench/netbench"
 )
 
@@ -33,7 +34,7 @@ func TestLeast(t *testing.T) {
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
-	if code := cmd.ProcessState.ExitCode(); code != exitMissed {
+	if code := cmd.ProcessState.ExitCode(); code != command.Missed {
 		t.Fatalf("%d, %v: %s", code, err, stderr.String())
 	}
 	text := string(out)
@@ -134,7 +135,7 @@ esac
 // TestLabRows: what "vasta bench vhost" and "vasta bench overload --lab" can measure is in one section each, and what the sections ask them for is there.
 func TestLabRows(t *testing.T) {
 	var usage strings.Builder
-	if status := netbench.Main([]string{"--help"}, &usage, io.Discard); status != exitMet {
+	if status := netbench.Main([]string{"--help"}, &usage, io.Discard); status != command.Met {
 		t.Fatal(status)
 	}
 	_, rows, _ := strings.Cut(usage.String(), "Loads: ")

@@ -6,28 +6,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
-	"runtime"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/vasta-net/vasta/bench/internal/command"
 	"github.com/vasta-net/vasta/bench/internal/page"
-)
-
-// Exit statuses of Main.
-const (
-	exitMet    = 0
-	exitMissed = 1 // a bar was missed, or not measured
-	exitFailed = 2 // the benchmark could not run
 )
 
 const usage = `Usage: vasta bench all [options]
@@ -76,13 +62,11 @@ type options struct {
 
 // Results are all that was measured.
 type Results struct {
-	Kernel     string          `json:"kernel"`
-	Processors int             `json:"processors"`
-	Go         string          `json:"go"`
-	Began      time.Time       `json:"began"`
-	Elapsed    time.Duration   `json:"elapsed_ns"`
-	Form       string          `json:"form"` // full, quick, least
-	Sections   []SectionResult `json:"sections"`
+	command.Machine
+	Began    time.Time       `json:"began"`
+	Elapsed  time.Duration   `json:"elapsed_ns"`
+	Form     string          `json:"form"` // full, quick, least
+	Sections []SectionResult `json:"sections"`
 }
 
 // SectionResult is what became of a row.
@@ -105,47 +89,32 @@ type PartResult struct {
 	shown page.Section // its bars and charts
 }
 
-// Main is the command "vasta bench all". It returns the exit status.
+// Main is the command "vasta bench all"; args is what follows that. It returns the exit status.
 func Main(args []string, stdout, stderr io.Writer) int {
-	o, err := parseOptions(args)
-	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintf(stdout, usage, list(sections()))
-		return exitMet
-	}
-	if err != nil {
-		return fail(stderr, err)
-	}
-	program, err := os.Executable()
-	if err != nil {
-		return fail(stderr, fmt.Errorf("vasta's own binary: %w", err))
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	progress := stderr
-	if o.quiet {
-		progress = io.Discard
-	}
-	chosen := command.Rows[section](sections()).Named(o.only)
-	r, err := run(ctx, program, o, chosen, progress)
-	if err != nil {
-		return fail(stderr, err)
-	}
-	if err := errors.Join(command.WriteJSON(o.json, r), command.WriteHTML(o.html, newPage(r))); err != nil {
-		return fail(stderr, err)
-	}
-	missed, err := report(stdout, r)
-	if err != nil {
-		return fail(stderr, err)
-	}
-	if missed > 0 {
-		return exitMissed
-	}
-	return exitMet
+	return command.Command[options]{
+		Name: commandName, Usage: func() string { return fmt.Sprintf(usage, list(sections())) }, Parse: parseOptions, Run: measure,
+	}.Main(args, stdout, stderr)
 }
 
-func fail(stderr io.Writer, err error) int {
-	fmt.Fprintf(stderr, "vasta bench all: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
-	return exitFailed
+const commandName = "vasta bench all"
+
+// measure runs the sections that were chosen and reports them.
+func measure(ctx context.Context, o options, stdout, stderr io.Writer) (missed int, err error) {
+	program, err := command.Program("") // the benchmarks are in this one, whatever they measure
+	if err != nil {
+		return 0, err
+	}
+	if o.quiet {
+		stderr = io.Discard
+	}
+	r, err := run(ctx, program, o, command.Rows[section](sections()).Named(o.only), stderr)
+	if err != nil {
+		return 0, err
+	}
+	if err := errors.Join(command.WriteJSON(o.json, r), command.WriteHTML(o.html, newPage(r))); err != nil {
+		return 0, err
+	}
+	return report(stdout, r)
 }
 
 // list has a line for each section.
@@ -161,23 +130,17 @@ func list(sections []section) string {
 
 // parseOptions reads a command line; flag.ErrHelp asks for the usage text.
 func parseOptions(args []string) (o options, err error) {
-	fs := flag.NewFlagSet("all", flag.ContinueOnError)
-	fs.SetOutput(io.Discard)
+	fs := command.NewFlags(commandName)
 	isQuick, isLeast := fs.Bool("quick", false, ""), fs.Bool("least", false, "")
 	fs.BoolVar(&o.quiet, "q", false, "")
 	fs.StringVar(&o.vasta, "vasta", "", "")
 	fs.StringVar(&o.json, "json", "", "")
 	fs.StringVar(&o.html, "html", "", "")
-	fs.Func("only", "", func(s string) error {
-		o.only = strings.Split(s, ",")
-		return nil
-	})
+	fs.List(&o.only, "only")
 	if err := fs.Parse(args); err != nil {
 		return o, err
 	}
 	switch {
-	case fs.NArg() > 0:
-		return o, fmt.Errorf("unexpected argument %q; see vasta bench all --help", fs.Arg(0))
 	case *isQuick && *isLeast:
 		return o, errors.New("options --quick and --least: one of them; leave the other out")
 	case *isQuick:
@@ -186,14 +149,4 @@ func parseOptions(args []string) (o options, err error) {
 		o.form = least
 	}
 	return o, command.Rows[section](sections()).Check(o.only)
-}
-
-// newResults describes a run that begins now.
-func newResults(f form) *Results {
-	r := &Results{Processors: runtime.NumCPU(), Go: runtime.Version(), Began: time.Now().UTC(), Form: f.String()}
-	var u unix.Utsname
-	if unix.Uname(&u) == nil {
-		r.Kernel = unix.ByteSliceToString(u.Release[:])
-	}
-	return r
 }

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/vasta-net/vasta/bench/internal/command"
 )
 
 // endLimit is how long a benchmark that is told to end may take to clean up.
@@ -63,7 +65,7 @@ func run(ctx context.Context, program string, o options, chosen []section, progr
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	r := newResults(o.form)
+	r := &Results{Machine: command.ThisMachine(), Began: time.Now().UTC(), Form: o.form.String()}
 	var left time.Duration
 	for _, s := range chosen {
 		left += s.takes(o.form)
@@ -106,7 +108,7 @@ func (p part) run(ctx context.Context, program string, o options, file string, p
 	err := cmd.Run()
 	x.Elapsed = time.Since(began)
 	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.ExitCode() == exitMissed {
+	if errors.As(err, &exit) && exit.ExitCode() == command.Missed {
 		err = nil
 	}
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vasta-net/vasta/bench/internal/command"
 	"github.com/vasta-net/vasta/internal/lab/machine"
 )
 
@@ -68,7 +69,7 @@ func measureInLab(ctx context.Context, o Options, progress io.Writer) (r *Result
 	cmd.Stderr = io.MultiWriter(said, &prefixed{out: progress, prefix: "lab: "})
 	err = cmd.Run(ctx)
 	var exit *machine.ExitError
-	if err != nil && !(errors.As(err, &exit) && exit.Status == exitMissed) {
+	if err != nil && !(errors.As(err, &exit) && exit.Status == command.Missed) {
 		return nil, fmt.Errorf("in the lab: %w: %s", err, said)
 	}
 	data, err := os.ReadFile(result)
@@ -104,14 +105,14 @@ func notInLab(o Options, why error) (*Results, error) {
 		for _, s := range subjects {
 			if l.takesPart(s, false) {
 				taken[s] = true
-				lr.Series = append(lr.Series, Series{Subject: s.Name, Failures: []string{oneLine(why)}})
+				lr.Series = append(lr.Series, Series{Subject: s.Name, Failures: []string{command.OneLine(why)}})
 			}
 		}
 		r.Loads = append(r.Loads, lr)
 	}
 	for _, s := range subjects {
 		if taken[s] {
-			s.Absent = oneLine(why)
+			s.Absent = command.OneLine(why)
 			r.Subjects = append(r.Subjects, s.SubjectInfo)
 		}
 	}

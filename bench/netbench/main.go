@@ -6,51 +6,40 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 
 	"github.com/vasta-net/vasta/bench/internal/command"
 )
 
-// Exit statuses of Main.
-const (
-	exitMet    = 0
-	exitMissed = 1 // a bar was missed, or not measured
-	exitFailed = 2 // the benchmark could not run
-)
-
-// Main is the command "vasta bench net". It returns the exit status.
+// Main is the command "vasta bench net"; args is what follows that. It returns the exit status.
 func Main(args []string, stdout, stderr io.Writer) int {
-	o, err := parseOptions(args)
-	if errors.Is(err, errHelp) {
-		fmt.Fprintf(stdout, usage, strings.Join(loadNames(), ", "))
-		return exitMet
+	return command.Command[Options]{
+		Name: commandName, Usage: func() string { return fmt.Sprintf(usage, strings.Join(loadNames(), ", ")) }, Parse: parseOptions,
+		Run: func(ctx context.Context, o Options, stdout, stderr io.Writer) (missed int, err error) {
+			results, err := measureAll(ctx, o, stderr)
+			if err != nil {
+				return 0, err
+			}
+			if err := errors.Join(command.WriteJSON(o.JSON, results), writeMarkdown(o.Markdown, results)); err != nil {
+				return 0, err
+			}
+			_, err = io.WriteString(stdout, plain(results))
+			return tally(results.Bars).missed, err
+		},
+	}.Main(args, stdout, stderr)
+}
+
+const commandName = "vasta bench net"
+
+// writeMarkdown writes the tables to the file that option --markdown names; "" is none.
+func writeMarkdown(file string, r *Results) error {
+	if file == "" {
+		return nil
 	}
-	if err != nil {
-		return fail(stderr, err)
+	if err := os.WriteFile(file, []byte(markdown(r)), 0o644); err != nil {
+		return fmt.Errorf("option --markdown: %w", err)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	results, err := measureAll(ctx, o, stderr)
-	if err != nil {
-		return fail(stderr, err)
-	}
-	if err := command.WriteJSON(o.JSON, results); err != nil {
-		return fail(stderr, err)
-	}
-	if o.Markdown != "" {
-		if err := os.WriteFile(o.Markdown, []byte(markdown(results)), 0o644); err != nil {
-			return fail(stderr, fmt.Errorf("option --markdown: %w", err))
-		}
-	}
-	if _, err := io.WriteString(stdout, plain(results)); err != nil {
-		return fail(stderr, err)
-	}
-	if tally(results.Bars).missed > 0 {
-		return exitMissed
-	}
-	return exitMet
+	return nil
 }
 
 // measureAll measures on this machine and in the lab, whatever o asks for.
@@ -80,11 +69,3 @@ func measureAll(ctx context.Context, o Options, progress io.Writer) (results *Re
 	results.join(inLab)
 	return results, nil
 }
-
-// fail reports err on one line.
-func fail(stderr io.Writer, err error) int {
-	fmt.Fprintf(stderr, "vasta bench net: %s\n", oneLine(err))
-	return exitFailed
-}
-
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

@@ -4,9 +4,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"strings"
 	"time"
+
+	"github.com/vasta-net/vasta/bench/internal/command"
 )
 
 // Options are the choices of one run.
@@ -85,16 +86,11 @@ const netemRate = 50
 // minSoak has a few looks in each quarter.
 const minSoak = 10 * time.Second
 
-// errHelp asks for the usage text.
-var errHelp = errors.New("help")
-
-// parseOptions reads a command line. Its errors are one line; errHelp is among
-// them.
+// parseOptions reads a command line. Its errors are one line; flag.ErrHelp asks for the usage text.
 func parseOptions(args []string) (Options, error) {
 	var o Options
 	var seconds int
-	fs := flag.NewFlagSet("net", flag.ContinueOnError)
-	fs.SetOutput(io.Discard)
+	fs := command.NewFlags(commandName)
 	fs.BoolVar(&o.Quick, "quick", false, "")
 	fs.BoolVar(&o.Quiet, "q", false, "")
 	fs.IntVar(&o.Rounds, "rounds", 5, "")
@@ -107,10 +103,7 @@ func parseOptions(args []string) (Options, error) {
 	fs.StringVar(&o.JSON, "json", "", "")
 	fs.StringVar(&o.Markdown, "markdown", "", "")
 	fs.StringVar(&o.Vasta, "vasta", "", "")
-	fs.Func("only", "", func(s string) error {
-		o.Only = strings.Split(s, ",")
-		return nil
-	})
+	fs.List(&o.Only, "only")
 	fs.Func("peer", "", func(s string) error {
 		name, cmdline, ok := strings.Cut(s, "=")
 		argv := strings.Fields(cmdline)
@@ -120,16 +113,12 @@ func parseOptions(args []string) (Options, error) {
 		o.Peers = append(o.Peers, Peer{Name: name, Argv: argv})
 		return nil
 	})
-	err := fs.Parse(args)
+	if err := fs.Parse(args); err != nil {
+		return Options{}, err
+	}
 	set := make(map[string]bool)
 	fs.Visit(func(f *flag.Flag) { set[f.Name] = true })
 	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return Options{}, errHelp
-	case err != nil:
-		return Options{}, fmt.Errorf("%w; see vasta bench net --help", err)
-	case fs.NArg() > 0:
-		return Options{}, fmt.Errorf("unexpected argument %q; see vasta bench net --help", fs.Arg(0))
 	case o.Rounds < 1:
 		return Options{}, fmt.Errorf("option --rounds: %d is not a number of rounds; give 1 or more", o.Rounds)
 	case seconds < 1:

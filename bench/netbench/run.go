@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/vasta-net/vasta/bench/internal/agent"
+	"github.com/vasta-net/vasta/bench/internal/command"
 	"github.com/vasta-net/vasta/bench/internal/iperf"
 	"github.com/vasta-net/vasta/internal/lab"
 )
@@ -229,8 +230,8 @@ func (r *run) one(ctx context.Context, n int, l *load, s *subject, mtu int) {
 	}
 	series := r.results.load(l.name).series(s.Name)
 	if err != nil {
-		series.Failures = append(series.Failures, fmt.Sprintf("round %d: %s", n, oneLine(err)))
-		r.say("round %d/%d  %-16s  %-12s  not measured: %s", n, r.rig.opts.Rounds, l.name, s.Name, oneLine(err))
+		series.Failures = append(series.Failures, fmt.Sprintf("round %d: %s", n, command.OneLine(err)))
+		r.say("round %d/%d  %-16s  %-12s  not measured: %s", n, r.rig.opts.Rounds, l.name, s.Name, command.OneLine(err))
 		return
 	}
 	sample.Round = n

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/vasta-net/vasta/bench/internal/agent"
+	"github.com/vasta-net/vasta/bench/internal/command"
 	"github.com/vasta-net/vasta/internal/lab"
 )
 
@@ -79,12 +80,9 @@ func newSubjects(o Options, dir string) ([]*subject, error) {
 
 // vastaBinary copies the program under test into dir and returns the copy's path.
 func vastaBinary(o Options, dir string) (string, error) {
-	path := o.Vasta
-	if path == "" {
-		var err error
-		if path, err = os.Executable(); err != nil {
-			return "", fmt.Errorf("vasta's own binary: %w; give its path with --vasta", err)
-		}
+	path, err := command.Program(o.Vasta)
+	if err != nil {
+		return "", err
 	}
 	bin := filepath.Join(dir, "vasta")
 	if err := copyExecutable(path, bin); err != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vasta-net/vasta/bench/internal/agent"
+	"github.com/vasta-net/vasta/bench/internal/command"
 	"github.com/vasta-net/vasta/bench/internal/iperf"
 	"github.com/vasta-net/vasta/bench/internal/procfs"
 	"github.com/vasta-net/vasta/internal/lab"
@@ -210,7 +211,7 @@ func labMain(family, usage string, args []string, stdout, stderr io.Writer) int 
 		switch {
 		case args[i] == "--help" || args[i] == "-h":
 			fmt.Fprint(stdout, usage)
-			return exitMet
+			return command.Met
 		case (args[i] == "--only" || args[i] == "-only") && i+1 < len(args):
 			only = family + "-" + strings.ReplaceAll(args[i+1], ",", ","+family+"-")
 			i++

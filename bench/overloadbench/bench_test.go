@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/vasta-net/vasta/bench/internal/command"
 )
 
 // TestRealRun: every row runs for a moment; what does not depend on speed has to be right.
@@ -17,7 +19,7 @@ func TestRealRun(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", program, "../../cmd/vasta").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if status := Main([]string{"--count", "20000", "--vasta", program, "--json", file}, &out, &progress); status == exitFailed {
+	if status := Main([]string{"--count", "20000", "--vasta", program, "--json", file}, &out, &progress); status == command.Failed {
 		t.Fatal(progress.String())
 	}
 	data, err := os.ReadFile(file)
@@ -54,12 +56,12 @@ func TestRealRun(t *testing.T) {
 func TestOptions(t *testing.T) {
 	for line, want := range map[string]string{"--count 5": "at least 1000", "x": "unexpected argument", "--only nosuch": "no row is named"} {
 		var errs strings.Builder
-		if status := Main(strings.Fields(line), &strings.Builder{}, &errs); status != exitFailed || !strings.Contains(errs.String(), want) {
+		if status := Main(strings.Fields(line), &strings.Builder{}, &errs); status != command.Failed || !strings.Contains(errs.String(), want) {
 			t.Errorf("%s: %d, %s", line, status, errs.String())
 		}
 	}
 	var out strings.Builder
-	if status := Main([]string{"--help"}, &out, &out); status != exitMet || !strings.Contains(out.String(), "Rows: ring-1") {
+	if status := Main([]string{"--help"}, &out, &out); status != command.Met || !strings.Contains(out.String(), "Rows: ring-1") {
 		t.Errorf("help: %s", out.String())
 	}
 }

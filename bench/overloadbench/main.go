@@ -5,25 +5,14 @@ package overloadbench
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
 	"runtime"
-	"strings"
-	"syscall"
 	"text/tabwriter"
 
-	"github.com/vasta-net/vasta/bench/internal/command"
 	"golang.org/x/sys/unix"
-)
 
-// Exit statuses of Main.
-const (
-	exitMet    = 0
-	exitMissed = 1 // a bar was missed, or not measured
-	exitFailed = 2 // the benchmark could not run
+	"github.com/vasta-net/vasta/bench/internal/command"
 )
 
 const usage = `Usage: vasta bench overload [options]
@@ -67,15 +56,11 @@ type Options struct {
 
 // Results are all that was measured.
 type Results struct {
-	Machine struct {
-		Kernel     string `json:"kernel"`
-		Processors int    `json:"processors"`
-		Go         string `json:"go"`
-	} `json:"machine"`
-	Options Options     `json:"options"`
-	Rows    []RowResult `json:"rows"`
-	Bars    []Bar       `json:"bars"`
-	Source  []string    `json:"source"` // the source's own figures
+	Machine command.Machine `json:"machine"`
+	Options Options         `json:"options"`
+	Rows    []RowResult     `json:"rows"`
+	Bars    []Bar           `json:"bars"`
+	Source  []string        `json:"source"` // the source's own figures
 }
 
 // RowResult is what a row came to.
@@ -86,66 +71,42 @@ type RowResult struct {
 	Failure string   `json:"failure,omitempty"`
 }
 
-// Main is the command "vasta bench overload". It returns the exit status.
+// Main is the command "vasta bench overload"; args is what follows that. It returns the exit status.
 func Main(args []string, stdout, stderr io.Writer) int {
-	o, err := parseOptions(args)
-	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintf(stdout, usage, rows())
-		return exitMet
-	}
-	if err != nil {
-		return fail(stderr, err)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	results, err := measure(ctx, o, stderr)
-	if err != nil {
-		return fail(stderr, err)
-	}
-	if err := command.WriteJSON(o.json, results); err != nil {
-		return fail(stderr, err)
-	}
-	missed, err := report(stdout, results)
-	if err != nil {
-		return fail(stderr, err)
-	}
-	if missed > 0 {
-		return exitMissed
-	}
-	return exitMet
+	return command.Command[Options]{
+		Name: commandName, Usage: func() string { return fmt.Sprintf(usage, rows()) }, Parse: parseOptions,
+		Run: func(ctx context.Context, o Options, stdout, stderr io.Writer) (missed int, err error) {
+			results, err := measure(ctx, o, stderr)
+			if err != nil {
+				return 0, err
+			}
+			if err := command.WriteJSON(o.json, results); err != nil {
+				return 0, err
+			}
+			return report(stdout, results)
+		},
+	}.Main(args, stdout, stderr)
 }
 
-func fail(stderr io.Writer, err error) int {
-	fmt.Fprintf(stderr, "vasta bench overload: %v\n", err)
-	return exitFailed
-}
+const commandName = "vasta bench overload"
 
 // parseOptions reads a command line; flag.ErrHelp asks for the usage text.
 func parseOptions(args []string) (o Options, err error) {
-	fs := flag.NewFlagSet("overload", flag.ContinueOnError)
-	fs.SetOutput(io.Discard)
+	fs := command.NewFlags(commandName)
 	fs.BoolVar(&o.Quick, "quick", false, "")
 	fs.BoolVar(&o.quiet, "q", false, "")
 	fs.Uint64Var(&o.Count, "count", 10_000_000, "")
 	fs.StringVar(&o.Vasta, "vasta", "", "")
 	fs.StringVar(&o.json, "json", "", "")
-	fs.Func("only", "", func(s string) error {
-		o.Only = strings.Split(s, ",")
-		return nil
-	})
+	fs.List(&o.Only, "only")
 	if err := fs.Parse(args); err != nil {
 		return o, err
 	}
-	switch {
-	case fs.NArg() > 0:
-		return o, fmt.Errorf("unexpected argument %q; see vasta bench overload --help", fs.Arg(0))
-	case o.Count < 1000:
+	if o.Count < 1000 {
 		return o, fmt.Errorf("option --count: %d; at least 1000", o.Count)
 	}
-	if o.Vasta == "" {
-		if o.Vasta, err = os.Executable(); err != nil {
-			return o, fmt.Errorf("vasta's own binary: %w; give its path with --vasta", err)
-		}
+	if o.Vasta, err = command.Program(o.Vasta); err != nil {
+		return o, err
 	}
 	if o.Quick {
 		o.Count = 200_000
@@ -158,12 +119,7 @@ func (r row) RowName() string { return r.name }
 
 // measure runs all rows.
 func measure(ctx context.Context, o Options, progress io.Writer) (*Results, error) {
-	r := &Results{Options: o, Source: source}
-	var u unix.Utsname
-	if unix.Uname(&u) == nil {
-		r.Machine.Kernel = unix.ByteSliceToString(u.Release[:])
-	}
-	r.Machine.Processors, r.Machine.Go = runtime.NumCPU(), runtime.Version()
+	r := &Results{Machine: command.ThisMachine(), Options: o, Source: source}
 	// Producers and consumers are threads that hardly ever wait in the kernel: without a P for each, and some, they would wait for each other's.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(12))
 	list := rows().Named(o.Only)

@@ -4,19 +4,17 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
-	"os"
-	"os/signal"
 	"runtime"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vasta-net/vasta/bench/internal/command"
 )
 
 const usageText = `Usage: vasta pktgen {-i IFACE | --tap NAME} [--sink IFACE | --sink-tap NAME] [options]
@@ -57,12 +55,6 @@ machine, in different network namespaces. Interrupt ends a run, with its report.
 Exit status: 0 when the run came to its end, 2 when it could not.
 `
 
-// Exit statuses of Main.
-const (
-	exitDone   = 0
-	exitFailed = 2
-)
-
 // settings are the choices of one run.
 type settings struct {
 	Traffic
@@ -76,35 +68,28 @@ type settings struct {
 	quiet                     bool
 }
 
-// Main is the command "vasta pktgen"; args is what follows that word. It returns the exit status.
+// Main is the command "vasta pktgen"; args is what follows that word. It returns the exit status, which no bar decides.
 func Main(args []string, stdout, stderr io.Writer) int {
-	s, err := parse(args)
-	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprint(stdout, usageText)
-		return exitDone
-	}
-	if err == nil {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
-		var r *Result
-		if r, err = run(ctx, s, stderr); err == nil {
-			err = write(r, s, stdout)
-		}
-	}
-	if err != nil {
-		fmt.Fprintf(stderr, "vasta pktgen: %v\n", err)
-		return exitFailed
-	}
-	return exitDone
+	return command.Command[settings]{
+		Name: commandName, Usage: func() string { return usageText }, Parse: parse,
+		Run: func(ctx context.Context, s settings, stdout, stderr io.Writer) (int, error) {
+			r, err := run(ctx, s, stderr)
+			if err != nil {
+				return 0, err
+			}
+			return 0, write(r, s, stdout)
+		},
+	}.Main(args, stdout, stderr)
 }
+
+const commandName = "vasta pktgen"
 
 // parse reads a command line; flag.ErrHelp asks for the usage text.
 func parse(args []string) (s settings, err error) {
 	var seconds, quietEnd float64
 	overload, mac, src, dst, rate := "", "", "", "", ""
 	port := 0
-	fs := flag.NewFlagSet("pktgen", flag.ContinueOnError)
-	fs.SetOutput(io.Discard)
+	fs := command.NewFlags(commandName)
 	fs.StringVar(&s.iface, "i", "", "")
 	fs.StringVar(&s.tap, "tap", "", "")
 	fs.StringVar(&s.sink, "sink", "", "")
@@ -137,8 +122,6 @@ func parse(args []string) (s settings, err error) {
 	s.Src, srcErr = netip.ParseAddr(src)
 	s.Rate, rateErr = parseRate(rate)
 	switch {
-	case fs.NArg() > 0:
-		return s, fmt.Errorf("unexpected argument %q; see vasta pktgen --help", fs.Arg(0))
 	case s.iface == "" && s.tap == "" && s.sink == "" && s.sinkTap == "":
 		return s, errors.New("no interface is named; say -i, --tap, --sink or --sink-tap (see vasta pktgen --help)")
 	case s.iface != "" && s.tap != "":
@@ -331,21 +314,11 @@ func live(w io.Writer, p *Progress) (stop func()) {
 func write(r *Result, s settings, stdout io.Writer) error {
 	if s.json != "-" {
 		r.report(stdout)
+		return command.WriteJSON(s.json, r)
 	}
-	if s.json == "" {
-		return nil
-	}
-	data, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	data = append(data, '\n')
-	if s.json == "-" {
-		_, err = stdout.Write(data)
-	} else {
-		err = os.WriteFile(s.json, data, 0o644)
-	}
-	if err != nil {
+	e := json.NewEncoder(stdout)
+	e.SetIndent("", "  ")
+	if err := e.Encode(r); err != nil {
 		return fmt.Errorf("option --json: %w", err)
 	}
 	return nil

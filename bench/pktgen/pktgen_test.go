@@ -15,6 +15,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
+
+	"github.com/vasta-net/vasta/bench/internal/command"
 )
 
 var addresses = Addresses{Src: netip.MustParseAddr("198.18.0.1"), Dst: netip.MustParseAddr("198.18.0.42"), Port: 9}
@@ -236,7 +238,7 @@ func TestInterfaces(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "result.json")
 			var out, errs strings.Builder
 			args := append(strings.Fields(line), "-n", "2000", "-b", "10", "--rate", "20k", "--json", file)
-			if status := Main(args, &out, &errs); status != exitDone {
+			if status := Main(args, &out, &errs); status != command.Met {
 				t.Errorf("%s: status %d: %s", line, status, errs.String())
 				continue
 			}
@@ -258,7 +260,7 @@ func TestInterfaces(t *testing.T) {
 		}
 		for line, want := range map[string]string{"-i nosuch": "nosuch", "-i lo -n 1": "it is down", "-i tp -n 1": "no carrier"} {
 			var errs strings.Builder
-			if status := Main(strings.Fields(line), &strings.Builder{}, &errs); status != exitFailed || !strings.Contains(errs.String(), want) {
+			if status := Main(strings.Fields(line), &strings.Builder{}, &errs); status != command.Failed || !strings.Contains(errs.String(), want) {
 				t.Errorf("%s: status %d, %s", line, status, errs.String())
 			}
 		}

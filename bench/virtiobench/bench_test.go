@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vasta-net/vasta/bench/internal/command"
 )
 
 // TestRealRun: every kind of row runs for a moment, moves frames, and none is out of sequence. How fast is not judged here.
@@ -16,7 +18,7 @@ func TestRealRun(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "results.json")
 	var out, progress strings.Builder
 	status := Main([]string{"--rounds", "1", "--seconds", "0.1", "--only", "pool-small,tcp-small-1,tcp-mergeable-8,view-m,modes,long,integrity,ring-packed-in,break-64,producers,queues", "--json", file, "--html", file + ".html"}, &out, &progress)
-	if status == exitFailed {
+	if status == command.Failed {
 		t.Fatal(progress.String())
 	}
 	data, err := os.ReadFile(file)

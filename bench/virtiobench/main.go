@@ -4,25 +4,13 @@ package virtiobench
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
 	"runtime"
 	"runtime/debug"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/vasta-net/vasta/bench/internal/command"
-)
-
-// Exit statuses of Main.
-const (
-	exitMet    = 0
-	exitMissed = 1 // a bar was missed, or not measured
-	exitFailed = 2 // the benchmark could not run
 )
 
 const usage = `Usage: vasta bench virtio [options]
@@ -61,64 +49,40 @@ type Options struct {
 	quiet bool
 }
 
-// Main is the command "vasta bench virtio". It returns the exit status.
+// Main is the command "vasta bench virtio"; args is what follows that. It returns the exit status.
 func Main(args []string, stdout, stderr io.Writer) int {
-	o, err := parseOptions(args)
-	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintf(stdout, usage, rows())
-		return exitMet
-	}
-	if err != nil {
-		return fail(stderr, err)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	results, err := measure(ctx, o, stderr)
-	if err != nil {
-		return fail(stderr, err)
-	}
-	if err := command.WriteJSON(o.json, results); err != nil {
-		return fail(stderr, err)
-	}
-	if err := command.WriteHTML(o.html, newPage(results)); err != nil {
-		return fail(stderr, err)
-	}
-	missed, err := report(stdout, results)
-	if err != nil {
-		return fail(stderr, err)
-	}
-	if missed > 0 {
-		return exitMissed
-	}
-	return exitMet
+	return command.Command[Options]{
+		Name: commandName, Usage: func() string { return fmt.Sprintf(usage, rows()) }, Parse: parseOptions,
+		Run: func(ctx context.Context, o Options, stdout, stderr io.Writer) (missed int, err error) {
+			results, err := measure(ctx, o, stderr)
+			if err != nil {
+				return 0, err
+			}
+			if err := errors.Join(command.WriteJSON(o.json, results), command.WriteHTML(o.html, newPage(results))); err != nil {
+				return 0, err
+			}
+			return report(stdout, results)
+		},
+	}.Main(args, stdout, stderr)
 }
 
-func fail(stderr io.Writer, err error) int {
-	fmt.Fprintf(stderr, "vasta bench virtio: %v\n", err)
-	return exitFailed
-}
+const commandName = "vasta bench virtio"
 
 // parseOptions reads a command line; flag.ErrHelp asks for the usage text.
 func parseOptions(args []string) (o Options, err error) {
 	var seconds float64
-	fs := flag.NewFlagSet("virtio", flag.ContinueOnError)
-	fs.SetOutput(io.Discard)
+	fs := command.NewFlags(commandName)
 	fs.BoolVar(&o.Quick, "quick", false, "")
 	fs.BoolVar(&o.quiet, "q", false, "")
 	fs.IntVar(&o.Rounds, "rounds", 5, "")
 	fs.Float64Var(&seconds, "seconds", 1, "")
 	fs.StringVar(&o.json, "json", "", "")
 	fs.StringVar(&o.html, "html", "", "")
-	fs.Func("only", "", func(s string) error {
-		o.Only = strings.Split(s, ",")
-		return nil
-	})
+	fs.List(&o.Only, "only")
 	if err := fs.Parse(args); err != nil {
 		return o, err
 	}
 	switch {
-	case fs.NArg() > 0:
-		return o, fmt.Errorf("unexpected argument %q; see vasta bench virtio --help", fs.Arg(0))
 	case o.Rounds < 1:
 		return o, fmt.Errorf("option --rounds: %d; at least 1", o.Rounds)
 	case seconds < 0.05 || seconds > 3600:

@@ -5,29 +5,22 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"runtime"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"unicode/utf8"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/vasta-net/vasta/bench/internal/command"
 	"github.com/vasta-net/vasta/bench/internal/page"
 	"github.com/vasta-net/vasta/bench/internal/rounds"
 )
 
 // Results are all that was measured.
 type Results struct {
-	Machine struct {
-		Kernel     string `json:"kernel"`
-		Processors int    `json:"processors"`
-		Go         string `json:"go"`
-		Arch       string `json:"arch"`
-	} `json:"machine"`
-	Options Options     `json:"options"`
-	Rows    []RowResult `json:"rows"`
-	Bars    []Bar       `json:"bars"`
+	Machine command.Machine `json:"machine"`
+	Options Options         `json:"options"`
+	Rows    []RowResult     `json:"rows"`
+	Bars    []Bar           `json:"bars"`
 }
 
 // RowResult are the series of a row.
@@ -62,12 +55,7 @@ func (s *Series) missing(rounds int) string {
 }
 
 func newResults(o Options, list []row) *Results {
-	r := &Results{Options: o}
-	var u unix.Utsname
-	if unix.Uname(&u) == nil {
-		r.Machine.Kernel = unix.ByteSliceToString(u.Release[:])
-	}
-	r.Machine.Processors, r.Machine.Go, r.Machine.Arch = runtime.NumCPU(), runtime.Version(), runtime.GOARCH
+	r := &Results{Machine: command.ThisMachine(), Options: o}
 	for _, x := range list {
 		one := RowResult{Name: x.name, Table: x.table, Title: x.title, Unit: x.unit, Rounds: o.Rounds * x.turnsIn(o)}
 		if x.once || o.Quick && !x.paired {
