@@ -26,6 +26,9 @@ type Out struct {
 	Hdr     packet.NetHdr
 	Head    []byte   // from the Ethernet header on; at most MaxHead bytes
 	Payload [][]byte // the rest of the frame
+	// Room is how many bytes in front of Payload[0], in the same page of the pool that a Borrower knows, are nobody's: the queue may write headers there, as long as no other frame that
+	// it has not sent lies in that page.
+	Room int
 }
 
 // Features says what a link carries.

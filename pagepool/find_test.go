@@ -2,7 +2,7 @@ package pagepool
 
 import "testing"
 
-// TestFind: bytes of a whole page that is held are found, and none else.
+// TestFind: bytes of a whole page that is held are found, and none else; how many hold it is known.
 func TestFind(t *testing.T) {
 	p, err := New(4 * PageSize)
 	if err != nil {
@@ -21,6 +21,14 @@ func TestFind(t *testing.T) {
 	if got, ok := p.Find(p.Memory()[:PageSize+1]); ok {
 		t.Errorf("bytes of two pages: %+v", got)
 	}
+	if p.Shared(pg) {
+		t.Error("a page of one holder is shared")
+	}
+	p.Ref(pg)
+	if !p.Shared(pg) {
+		t.Error("a page of two holders is not shared")
+	}
+	p.Put(pg)
 	fg, _ := p.GetFrag()
 	for name, bytes := range map[string][]byte{"elsewhere": make([]byte, 10), "none": nil, "a fragment": p.FragBytes(fg), "a free page": p.Memory()[3*PageSize:]} {
 		if got, ok := p.Find(bytes); ok {

@@ -145,6 +145,9 @@ func (p *Pool) more() (pg Page, ok bool) {
 // Ref adds a reference to a page that is in use.
 func (p *Pool) Ref(pg Page) { p.held(pg, "Ref").refs++ }
 
+// Shared says whether a page that is in use has more than one reference.
+func (p *Pool) Shared(pg Page) bool { return p.held(pg, "Shared").refs > 1 }
+
 // Put drops a reference, to a whole page or to one that pieces were cut from. The last one makes the page free.
 func (p *Pool) Put(pg Page) { p.PutRefs(pg, 1) }
 

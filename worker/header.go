@@ -209,7 +209,7 @@ func (w *Worker) SendTCP(_ *tcp.Conn, s *tcp.Out) bool {
 	binary.BigEndian.PutUint16(t[14:], s.Window)
 	t[16], t[17], t[18], t[19] = 0, 0, 0, 0
 	copy(t[packet.TCPLen:], s.Options[:s.OptLen])
-	w.tx.out = link.Out{Head: head, Payload: s.Payload}
+	w.tx.out = link.Out{Head: head, Payload: s.Payload, Room: s.Room}
 	o := &w.tx.out.Hdr
 	// Without a header length the kernel's tun driver puts even a frame of 64 KiB into one linear piece of memory.
 	o.HdrLen = uint16(len(head))

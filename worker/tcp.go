@@ -232,23 +232,35 @@ func (w *Worker) tcpConfig(guest, peer netip.AddrPort) tcp.Config {
 	c := tcp.Config{MSS: alignedMSS(w.MTU - ipLen - packet.TCPLen), V6: v6, ISS: w.initialSequence(guest, peer)}
 	c.TSBase = c.ISS * 0x9e3779b1
 	if tso {
-		c.MaxGSO = maxPacket - ipLen - packet.TCPLen
+		c.MaxGSO = min(maxPacket-ipLen-packet.TCPLen, mostPayload)
 	}
 	return c
 }
 
-// alignedMSS rounds a large MSS down such that the payload of a segment with timestamps is whole cache lines. Copies of 64 KiB that
+const (
+	// timestamps is the length of that option in bytes (RFC 7323, appendix A).
+	timestamps = 12
+	// headRoom is what is left free of a page in front of what is read into it: two cache lines, into which go the headers of a frame with data, of 98 bytes at most (virtio-net's, those of
+	// Ethernet and IPv6, and TCP's with timestamps). A link that sends from the page has one run of memory for all of the frame then.
+	headRoom = 128
+	// mostPayload is what the largest frame carries, in bytes before the timestamps option is taken off.
+	mostPayload = pagepool.PageSize - headRoom + timestamps
+)
+
+// roomBefore is where in a page reading begins whose frames carry n bytes: at headRoom, or a few bytes before that when the frame has no timestamps.
+func roomBefore(n int) int { return min(headRoom, pagepool.PageSize-n) }
+
+// alignedMSS rounds a large MSS down such that the payload of a segment with timestamps is whole cache lines, and fits into a page behind headRoom. Copies of 64 KiB that
 // start anywhere in a line cost the guest's kernel, and ours, a fifth more.
 func alignedMSS(n int) int {
 	const (
-		large      = 8 << 10
-		line       = 64
-		timestamps = 12 // bytes, RFC 7323 appendix A
+		large = 8 << 10
+		line  = 64
 	)
 	if n < large {
 		return n
 	}
-	return (n-timestamps)/line*line + timestamps
+	return min((n-timestamps)/line*line+timestamps, mostPayload)
 }
 
 // initialSequence is RFC 6528's: a keyed hash of the ends, plus a clock of 4 microseconds.
@@ -359,8 +371,9 @@ func (w *Worker) tcpRead(f *flowSlot) (cost int, again bool) {
 	}
 	want = min(want, len(w.pages)*c.FrameLen())
 	w.iov = w.iov[:0]
+	room := roomBefore(c.FrameLen())
 	for left := want; left > 0; left -= c.FrameLen() {
-		w.iov = append(w.iov, w.Send.Bytes(w.pages[len(w.iov)])[:min(left, c.FrameLen())])
+		w.iov = append(w.iov, w.Send.Bytes(w.pages[len(w.iov)])[room:][:min(left, c.FrameLen())])
 	}
 	n, err := w.Host.Recv(f.fd, w.iov)
 	cost = frameWork
@@ -395,13 +408,14 @@ func (w *Worker) tcpRead(f *flowSlot) (cost int, again bool) {
 
 // queueRead gives the n bytes that were read into the first pages to the flow: pages as they are, little as a copy.
 func (w *Worker) queueRead(c *tcp.Conn, n int) {
+	room := roomBefore(c.FrameLen())
 	if n <= smallRead && n <= c.FrameLen() && w.Send.Free() > 0 {
-		c.HostBytes(&w.env, w.Send.Bytes(w.pages[0])[:n])
+		c.HostBytes(&w.env, w.Send.Bytes(w.pages[0])[room:][:n])
 		return
 	}
 	used := 0
 	for ; n > 0; n -= c.FrameLen() {
-		c.HostPage(w.pages[used], min(n, c.FrameLen()))
+		c.HostPage(w.pages[used], room, min(n, c.FrameLen()))
 		used++
 	}
 	w.pages = w.pages[:copy(w.pages, w.pages[used:])]

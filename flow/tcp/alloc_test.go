@@ -87,7 +87,7 @@ func (b *bulk) download(tb testing.TB, piece int) {
 		if !ok {
 			tb.Fatal("no page left")
 		}
-		b.c.HostPage(page, n)
+		b.c.HostPage(page, 0, n)
 	} else {
 		for at := 0; at < n; at += piece {
 			b.c.HostBytes(b.env, b.data[at:min(at+piece, n)])

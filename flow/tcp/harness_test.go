@@ -248,7 +248,7 @@ func (s *subject) readFrames(paged, frames int) bool {
 		n := min(want, s.c.FrameLen())
 		if page, ok := env.Send.Get(); ok && n >= paged {
 			copy(env.Send.Bytes(page), fromHost.at(h.said, n))
-			s.c.HostPage(page, n)
+			s.c.HostPage(page, 0, n)
 		} else {
 			if ok {
 				env.Send.Put(page)

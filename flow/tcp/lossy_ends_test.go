@@ -263,7 +263,7 @@ func (e *connEnd) read() bool {
 	}
 	if page, ok := e.env.Send.Get(); ok && want > 4096 {
 		copy(e.env.Send.Bytes(page), a.says.at(a.said, want))
-		c.HostPage(page, want)
+		c.HostPage(page, 0, want)
 	} else {
 		if ok {
 			e.env.Send.Put(page)

@@ -44,8 +44,8 @@ func (c *Conn) Stalled(env *Env) bool {
 	return false
 }
 
-// HostPage appends the first n bytes of page, which the connection owns from now on.
-func (c *Conn) HostPage(page pagepool.Page, n int) { c.q.addPage(page, n) }
+// HostPage appends the n bytes from off on in page, which the connection owns from now on. Nothing before them is needed: a link may put headers there (Out.Room).
+func (c *Conn) HostPage(page pagepool.Page, off, n int) { c.q.addPage(page, off, n) }
 
 // HostBytes appends a copy of b, and returns how many bytes found room: all, unless memory is exhausted.
 func (c *Conn) HostBytes(env *Env, b []byte) int { return c.q.addSmall(env.Send, b) }
@@ -194,15 +194,16 @@ func (c *Conn) sendQueued(env *Env, snd Sender) bool {
 		if n == 0 && !(c.has(hostEOF) && c.nxt == c.q.tail) || !c.mayLeave(env) {
 			break
 		}
+		from := c.nxt
 		if !c.sendNew(env, snd, n) {
 			return false
 		}
-		c.left(env, n)
+		c.left(env, c.nxt-from)
 	}
 	return true
 }
 
-// sendNew sends n bytes from nxt on, and the FIN when it follows them.
+// sendNew sends n bytes from nxt on, or as many as one frame carries, and the FIN when it follows them.
 func (c *Conn) sendNew(env *Env, snd Sender, n int64) bool {
 	end := c.nxt + n
 	if c.has(hostEOF) && end == c.q.tail {
@@ -245,12 +246,14 @@ func (c *Conn) sendAgain(env *Env, snd Sender, i int, end int64) bool {
 	return true
 }
 
-// sendData sends [off, end), or less of it when it lies in too many pieces; an end behind that of the queue stands for the FIN. It returns
+// sendData sends [off, end), or less of it when that is not to go in one frame (sendQueue.pieces); an end behind that of the queue stands for the FIN. It returns
 // the end of what was sent.
 func (c *Conn) sendData(env *Env, snd Sender, off, end int64) (int64, bool) {
 	o := &env.out
 	c.begin(env, o, off)
-	o.Payload, o.Len = c.q.pieces(env.Send, env.iov[:0], off, int(min(end, c.q.tail)-off), maxPieces)
+	// A frame in one page is one run of memory. On a long path frames are short, and how they are cut is for the pace to say.
+	align := off == c.nxt && !c.far()
+	o.Payload, o.Len, o.Room = c.q.pieces(env.Send, env.iov[:0], off, int(min(end, c.q.tail)-off), maxPieces, align)
 	o.MSS = c.mss
 	sent := off + int64(o.Len)
 	if sent == c.q.tail {

@@ -2,6 +2,7 @@ package tcp
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 
 	"github.com/vasta-net/vasta/pagepool"
@@ -16,24 +17,37 @@ func newPool(t failer, pages int) *pagepool.Pool {
 	return p
 }
 
-// The queue of what the guest has not acknowledged, against a slice of bytes.
+// paged is a page of a send queue: where its bytes begin in the stream and in the page, and how many there are.
+type paged struct{ from, off, n int64 }
+
+// The queue of what the guest has not acknowledged, against a slice of bytes. What begins within a page ends with it if that is asked for, and in front of what begins with one is room.
 func TestSendQueueAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		pool := newPool(t, 100)
 		q := sendQueue{base: 1, tail: 1}
 		var model []byte // from q.base on
+		var pages []paged
+		within := func(at int64) (p paged, ok bool) {
+			i := slices.IndexFunc(pages, func(p paged) bool { return p.from <= at && at < p.from+p.n })
+			if i < 0 {
+				return p, false
+			}
+			return pages[i], true
+		}
 		add := func(n int) []byte { return fromHost.at(q.tail-1, n) }
 		for range rapid.IntRange(0, 120).Draw(t, "steps") {
 			switch rapid.IntRange(0, 3).Draw(t, "operation") {
 			case 0:
-				n := rapid.SampledFrom([]int{1, 100, 9000, 65480, 65536}).Draw(t, "page of")
+				n := rapid.SampledFrom([]int{1, 100, 9000, 65408, 65536}).Draw(t, "page of")
+				off := min(rapid.SampledFrom([]int{0, 116, 128}).Draw(t, "behind"), pagepool.PageSize-n)
 				page, ok := pool.Get()
 				if !ok {
 					continue
 				}
-				copy(pool.Bytes(page), add(n))
+				copy(pool.Bytes(page)[off:], add(n))
 				model = append(model, add(n)...)
-				q.addPage(page, n)
+				pages = append(pages, paged{q.tail, int64(off), int64(n)})
+				q.addPage(page, off, n)
 			case 1:
 				b := bytes.Clone(add(rapid.IntRange(0, 20000).Draw(t, "copy of")))
 				n := q.addSmall(pool, b)
@@ -49,9 +63,23 @@ func TestSendQueueAgainstModel(t *testing.T) {
 				at := rapid.IntRange(0, len(model)).Draw(t, "from")
 				n := rapid.IntRange(0, len(model)-at).Draw(t, "bytes")
 				limit := rapid.IntRange(1, maxPieces).Draw(t, "pieces")
-				b, got := q.pieces(pool, nil, q.base+int64(at), n, limit)
+				from := q.base + int64(at)
+				align := rapid.Bool().Draw(t, "align")
+				b, got, room := q.pieces(pool, nil, from, n, limit, align)
+				p, inPage := within(from)
+				starts := from == p.from || at == 0
+				if align && inPage && !starts {
+					n, limit = min(n, int(p.from+p.n-from)), 1
+				}
 				if len(b) > limit || got < n && len(b) < limit {
 					t.Fatalf("%d of %d bytes in %d pieces of %d", got, n, len(b), limit)
+				}
+				want := 0
+				if inPage && starts && got > 0 {
+					want = int(p.off + from - p.from)
+				}
+				if room != want {
+					t.Fatalf("room for %d bytes in front of those at %d, of a page of %+v; want %d", room, from, p, want)
 				}
 				if !bytes.Equal(bytes.Join(b, nil), model[at:at+got]) {
 					t.Fatalf("wrong bytes at %d, %d of them", at, got)
@@ -77,7 +105,7 @@ func TestSendQueueShrinks(t *testing.T) {
 		if !ok {
 			t.Fatal("no page left")
 		}
-		q.addPage(page, 10)
+		q.addPage(page, 0, 10)
 	}
 	q.release(pool, q.tail)
 	if len(q.chunks) > keepChunks {

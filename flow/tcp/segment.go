@@ -143,6 +143,7 @@ type Out struct {
 	Options  [MaxOptions]byte
 	OptLen   int // multiple of 4
 	Payload  [][]byte
+	Room     int // bytes in front of Payload[0], in its page, that nobody needs any more
 	Len      int // payload bytes
 	MSS      int // payload bytes of one segment on the wire: a longer payload leaves as a GSO frame
 }

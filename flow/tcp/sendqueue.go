@@ -38,9 +38,9 @@ func (q *sendQueue) push(c chunk) {
 	q.tail += int64(c.len)
 }
 
-// addPage appends the first n bytes of page; the queue owns the page from now on.
-func (q *sendQueue) addPage(page pagepool.Page, n int) {
-	q.push(chunk{mem: uint32(page), len: uint32(n)})
+// addPage appends the n bytes from off on in page; the queue owns the page from now on.
+func (q *sendQueue) addPage(page pagepool.Page, off, n int) {
+	q.push(chunk{mem: uint32(page), off: uint16(off), len: uint32(n)})
 }
 
 // addSmall appends a copy of b, packed into fragments. It returns how many bytes found room: all of them, unless
@@ -84,9 +84,9 @@ func (c *chunk) bytes(pool *pagepool.Pool) []byte {
 	return pool.Bytes(pagepool.Page(c.mem))[c.off:][:c.len]
 }
 
-// pieces appends to bufs the memory of n bytes from stream offset off on. At most limit pieces are used: the returned
-// count of bytes is smaller when they do not suffice.
-func (q *sendQueue) pieces(pool *pagepool.Pool, bufs [][]byte, off int64, n, limit int) ([][]byte, int) {
+// pieces appends to bufs the memory of n bytes from stream offset off on. At most limit pieces are used, and with align what begins within a page ends with it, so that what
+// follows begins with a page again: the returned count of bytes is smaller then. room is how many bytes in front of the first piece, in its page, nobody needs.
+func (q *sendQueue) pieces(pool *pagepool.Pool, bufs [][]byte, off int64, n, limit int, align bool) (_ [][]byte, got, room int) {
 	skip := off - q.base
 	i := 0
 	if skip > 0 && q.n > 1 && off >= q.tail-int64(q.at(q.n-1).len) {
@@ -94,14 +94,20 @@ func (q *sendQueue) pieces(pool *pagepool.Pool, bufs [][]byte, off int64, n, lim
 		i = q.n - 1
 		skip = off - (q.tail - int64(q.at(i).len))
 	}
-	got := 0
-	for ; i < q.n && got < n && len(bufs) < limit; i++ {
+	for last := false; i < q.n && got < n && len(bufs) < limit && !last; i++ {
 		c := q.at(i)
 		if skip >= int64(c.len) {
 			skip -= int64(c.len)
 			continue
 		}
 		b := c.bytes(pool)[skip:]
+		switch {
+		case c.small:
+		case skip > 0:
+			last = align
+		case got == 0:
+			room = int(c.off)
+		}
 		skip = 0
 		if len(b) > n-got {
 			b = b[:n-got]
@@ -109,7 +115,7 @@ func (q *sendQueue) pieces(pool *pagepool.Pool, bufs [][]byte, off int64, n, lim
 		got += len(b)
 		bufs = append(bufs, b)
 	}
-	return bufs, got
+	return bufs, got, room
 }
 
 // release gives back everything below stream offset to.

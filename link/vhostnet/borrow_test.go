@@ -11,8 +11,8 @@ import (
 	"github.com/vasta-net/vasta/vhost/kernel"
 )
 
-// TestBorrowedPayload: payload in whole pages is sent from there, with a reference to each page until the kernel is done with it, or the rings are; short payload and such as lies
-// elsewhere is copied.
+// TestBorrowedPayload: payload in whole pages is sent from there, with a reference to each page until the kernel is done with it, or the rings are; short payload, such as lies
+// elsewhere, and what would take three descriptors is copied.
 func TestBorrowedPayload(t *testing.T) {
 	pool, err := pagepool.New(1 << 20)
 	if err != nil {
@@ -29,14 +29,15 @@ func TestBorrowedPayload(t *testing.T) {
 		t.Fatal(err)
 	}
 	head := bytes.Repeat([]byte{1}, 66)
-	send := func(payload ...[]byte) (want []byte) {
+	behind := func(room int, payload ...[]byte) (want []byte) {
 		t.Helper()
-		if !r.q.Send(&link.Out{Head: head, Payload: payload}) {
+		if !r.q.Send(&link.Out{Head: head, Payload: payload, Room: room}) {
 			t.Fatal("full")
 		}
 		r.q.Flush()
 		return append(bytes.Clone(head), bytes.Join(payload, nil)...)
 	}
+	send := func(payload ...[]byte) []byte { return behind(0, payload...) }
 	check := func(want []byte, pieces int) {
 		t.Helper()
 		_, data, n, ok := r.Twin.Take()
@@ -54,19 +55,39 @@ func TestBorrowedPayload(t *testing.T) {
 			b[k] = byte(k*7 + k>>8 + i)
 		}
 	}
-	want := send(pool.Bytes(pg)[100:40_000], pool.Bytes(other)[:8000])
+	want := behind(100, pool.Bytes(pg)[100:40_000], pool.Bytes(other)[:8000])
 	pool.Put(pg)
 	pool.Put(other)
 	if n := pool.InUse(); n != 2 {
 		t.Fatalf("%d pages in use while the kernel has the frame, want 2", n)
 	}
-	check(want, 3)
+	check(want, 2)
 	r.q.Flush()
 	if n := pool.InUse(); n != 0 {
 		t.Errorf("%d pages in use when the frame is sent", n)
 	}
 
+	// The headers go in front of the payload where there is room for them, unless a frame that is on its way has others there.
 	pg, _ = pool.Get()
+	want = behind(100, pool.Bytes(pg)[100:40_000])
+	again := behind(100, pool.Bytes(pg)[100:40_000])
+	check(want, 1)
+	check(again, 2)
+	r.q.Flush()
+	check(behind(100, pool.Bytes(pg)[100:65_536]), 1)
+	check(behind(50, pool.Bytes(pg)[100:40_000]), 2)
+	check(behind(100, pool.Bytes(pg)[30_000:40_000], pool.Bytes(pg)[50_000:60_000], pool.Bytes(pg)[10_000:15_000]), 1)
+	pool.Put(pg)
+	r.q.Flush()
+	if n := pool.InUse(); n != 0 {
+		t.Errorf("%d pages in use when the frames are sent", n)
+	}
+
+	pg, _ = pool.Get()
+	other, _ = pool.Get()
+	check(send(pool.Bytes(pg)[100:40_000], pool.Bytes(other)[:8000]), 1)
+	check(send(pool.Bytes(pg)[100:60_000], pool.Bytes(other)[:5570]), 2)
+	pool.Put(other)
 	check(send(pool.Bytes(pg)[:1448]), 1)
 	check(send(make([]byte, 30_000)), 1)
 	check(send(pool.Bytes(pg)[:20_000], make([]byte, 20_000)), 1)

@@ -66,6 +66,7 @@ type smallRing struct {
 type sentFrame struct {
 	data []byte
 	page pagepool.Page
+	room int // in front of it there
 	lent bool
 }
 
@@ -77,11 +78,13 @@ func (m *smallRing) send(rt *rapid.T) {
 	defer m.pool.Put(pg)
 	m.next++
 	f := sentFrame{data: numbered(m.next, 54+rapid.SampledFrom([]int{20, 1400, 5000, 60_000}).Draw(rt, "bytes")), page: pg}
-	payload := f.data[54:]
+	payload, room := f.data[54:], 0
 	if f.lent = rapid.Bool().Draw(rt, "lent") && len(payload) >= 4096; f.lent {
-		payload = m.pool.Bytes(pg)[:copy(m.pool.Bytes(pg), payload)]
+		room = rapid.SampledFrom([]int{0, 128}).Draw(rt, "room")
+		payload = m.pool.Bytes(pg)[room:][:copy(m.pool.Bytes(pg)[room:], payload)]
 	}
-	if m.full = !m.q.Send(&link.Out{Head: f.data[:54], Payload: [][]byte{payload}}); !m.full {
+	f.room = room
+	if m.full = !m.q.Send(&link.Out{Head: f.data[:54], Payload: [][]byte{payload}, Room: room}); !m.full {
 		m.sent = append(m.sent, f)
 	}
 }
@@ -112,7 +115,7 @@ func (m *smallRing) check(rt *rapid.T) {
 	for _, f := range append(append([]sentFrame(nil), m.sent...), m.held...) {
 		if f.lent {
 			lent++
-			if got := m.pool.Bytes(f.page)[:len(f.data)-54]; !bytes.Equal(got, f.data[54:]) {
+			if got := m.pool.Bytes(f.page)[f.room:][:len(f.data)-54]; !bytes.Equal(got, f.data[54:]) {
 				rt.Fatalf("the page of frame %x was used again", f.data[14:18])
 			}
 		}

@@ -23,8 +23,8 @@ import (
 const MaxFrame = virtionet.MaxFrame
 
 const (
-	// maxRest is how many pieces behind the first a frame has at most.
-	maxRest = 3
+	// maxRest is how many pieces behind the first a frame has at most: with the first, two descriptors.
+	maxRest = 1
 	// inPlace is from how many bytes of payload on it is sent from where it lies. A shorter frame costs less as a copy: one descriptor, and the kernel's vhost-net
 	// takes up to 64 frames of less than a page together.
 	inPlace = 4096
@@ -232,28 +232,40 @@ func (q *Queue) Borrow(pool *pagepool.Pool, base uint64) {
 
 // lend adds a frame whose payload stays where it is to those that wait. False says that it has to be copied.
 func (q *Queue) lend(out *link.Out, size int) bool {
-	if q.lender == nil || size-len(out.Head) < inPlace || len(out.Payload) > maxRest {
+	if q.lender == nil || size-len(out.Head) < inPlace || len(out.Payload) > 1+maxRest {
 		return false
 	}
-	rest := q.rests[len(q.outs)][:0]
-	for _, b := range out.Payload {
-		piece, ok := q.lender.Find(b)
-		if !ok {
+	var pieces [1 + maxRest]pagepool.Piece
+	for i, b := range out.Payload {
+		var ok bool
+		if pieces[i], ok = q.lender.Find(b); !ok {
 			return false
 		}
-		rest = append(rest, piece)
 	}
-	q.pool.As(q.holder)
+	n := len(out.Payload)
 	hdr := q.Pair.HdrLen()
-	head, ok := q.cut(hdr + len(out.Head))
-	if !ok {
-		return false
+	o := virtionet.Out{Hdr: out.Hdr, Borrowed: true}
+	switch before := uint32(hdr + len(out.Head)); {
+	case out.Room >= int(before) && !q.lender.Shared(pieces[0].Page):
+		o.Within = true
+		o.Head = pagepool.Piece{Page: pieces[0].Page, Off: pieces[0].Off - before, Len: before + pieces[0].Len}
+		copy(q.lender.PieceBytes(o.Head)[hdr:], out.Head)
+		o.Rest = append(q.rests[len(q.outs)][:0], pieces[1:n]...)
+	case n > maxRest:
+		return false // three descriptors
+	default:
+		var ok bool
+		q.pool.As(q.holder)
+		if o.Head, ok = q.cut(int(before)); !ok {
+			return false
+		}
+		copy(q.pool.PieceBytes(o.Head)[hdr:], out.Head)
+		o.Rest = append(q.rests[len(q.outs)][:0], pieces[:n]...)
 	}
-	copy(q.pool.PieceBytes(head)[hdr:], out.Head)
-	for _, b := range rest {
+	for _, b := range pieces[:n] {
 		q.lender.Ref(b.Page)
 	}
-	q.outs = append(q.outs, virtionet.Out{Hdr: out.Hdr, Head: head, Rest: rest, Borrowed: true})
+	q.outs = append(q.outs, o)
 	return true
 }
 
@@ -353,12 +365,15 @@ func (q *Queue) block() bool {
 func (q *Queue) giveBack(n int) {
 	for i := range q.outs[:n] {
 		o := &q.outs[i]
-		q.pool.Put(o.Head.Page)
-		from := q.pool
-		if o.Borrowed {
-			from = q.lender
+		heads, rests := q.pool, q.pool
+		if o.Within {
+			heads = q.lender
 		}
-		from.PutPieces(o.Rest)
+		if o.Borrowed {
+			rests = q.lender
+		}
+		heads.Put(o.Head.Page)
+		rests.PutPieces(o.Rest)
 	}
 	q.refused += uint64(n)
 	q.drop(n)

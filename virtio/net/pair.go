@@ -104,7 +104,7 @@ func (p *Pair) Send(outs []Out) (int, error) {
 	return p.tx.send(outs)
 }
 
-// Borrow names the pool that frames with Out.Borrowed have further pieces of, which has to outlive the driver; base is where the device has its memory. It is called once.
+// Borrow names the pool that frames with Out.Borrowed or Out.Within have pieces of, which has to outlive the driver; base is where the device has its memory. It is called once.
 func (p *Pair) Borrow(pool *pagepool.Pool, base uint64) { p.tx.lender, p.tx.lenderBase = pool, base }
 
 // ListenSend asks for Wake when the device has sent half of the frames that it has. It answers true when some are sent already: then Wake may not be called, and

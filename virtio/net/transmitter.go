@@ -16,8 +16,8 @@ type Out struct {
 	Hdr  packet.NetHdr
 	Head pagepool.Piece
 	Rest []pagepool.Piece
-	// Borrowed says that Rest is of the pool that Pair.Borrow has named.
-	Borrowed bool
+	// Borrowed says that Rest is of the pool that Pair.Borrow has named, and Within that Head is: the header lies in front of the payload, in its page.
+	Borrowed, Within bool
 }
 
 // maxRest is the most pieces behind the head: a frame of 64 KiB in pieces of 4 KiB, with one to spare.
@@ -40,7 +40,7 @@ type transmitter struct {
 	lender     *pagepool.Pool // of pieces that are borrowed
 	lenderBase uint64         // ... where the device has its memory
 
-	// A buffer's token is the page of the frame's head, and in its upper half the tail, if the frame has pieces behind the head.
+	// A buffer's token is the page of the frame's head, and in its upper half the tail, if the frame has pieces behind the head or the head is borrowed.
 	tails []tail
 	free  []uint32 // of tails: 0 is none
 
@@ -52,11 +52,12 @@ type transmitter struct {
 	err   error
 }
 
-// tail has the pages of the pieces behind the head of a frame.
+// tail has the pages of the pieces behind the head of a frame, and whose all are.
 type tail struct {
 	pages [maxRest]pagepool.Page
 	n     uint8
 	from  *pagepool.Pool
+	head  *pagepool.Pool
 }
 
 // TransmitStats count what a transmit queue did.
@@ -130,7 +131,11 @@ func (q *transmitter) send(outs []Out) (sent int, err error) {
 // fill writes the header of a frame, and makes the i-th buffer of it. Stores are spared here: the processor holds back only so many behind those that
 // wait for a line from the device's processor (queue.Driver's singles).
 func (q *transmitter) fill(i int, o *Out) error {
-	head := q.pool.PieceBytes(o.Head)
+	heads, base := q.pool, q.base
+	if o.Within {
+		heads, base = q.lender, q.lenderBase
+	}
+	head := heads.PieceBytes(o.Head)
 	total := len(head) - q.hdr
 	if total < 0 || total == 0 && len(o.Rest) == 0 || len(o.Rest) > maxRest {
 		return ErrFrame
@@ -149,12 +154,12 @@ func (q *transmitter) fill(i int, o *Out) error {
 		clear(head[plainHdrLen:q.hdr])
 	}
 	segs, token := q.segs[i*(maxRest+1):], uint64(o.Head.Page)
-	segs[0] = queue.Segment{Addr: q.base + pieceOff(o.Head), Len: o.Head.Len}
-	if len(o.Rest) > 0 {
+	segs[0] = queue.Segment{Addr: base + pieceOff(o.Head), Len: o.Head.Len}
+	if len(o.Rest) > 0 || o.Within {
 		id := q.free[len(q.free)-1]
 		q.free = q.free[:len(q.free)-1]
 		t := &q.tails[id]
-		t.n, t.from = uint8(len(o.Rest)), q.pool
+		t.n, t.from, t.head = uint8(len(o.Rest)), q.pool, heads
 		base := q.base
 		if o.Borrowed {
 			t.from, base = q.lender, q.lenderBase
@@ -217,9 +222,11 @@ func (q *transmitter) release(used []queue.Used) {
 		for i++; i < len(used) && used[i].Token == token; i++ {
 		}
 		pg, id := pagepool.Page(uint32(token)), uint32(token>>32)
-		q.pool.PutRefs(pg, i-first)
-		if id != 0 {
+		if id == 0 {
+			q.pool.PutRefs(pg, i-first)
+		} else {
 			t := &q.tails[id]
+			t.head.PutRefs(pg, i-first)
 			for _, pg := range t.pages[:t.n] {
 				t.from.Put(pg)
 			}
