@@ -60,8 +60,12 @@ type Config struct {
 	// delays everything by what it takes; nothing it is given may be kept or changed, and it must not call the network.
 	Capture func(to Side, hdr *packet.NetHdr, frame [][]byte)
 	// Hook, when not nil, makes the hook of a worker, which judges every frame of the guest before anything else does. A hook is called by one goroutine; TX sends
-	// a frame back, and a Redirect is a drop, since there is no other link.
+	// a frame back, and a Redirect goes to Redirect.
 	Hook func(worker int) packet.Hook
+	// Redirect, when not nil, takes a frame that a hook redirects, and says whether it has: another network's Deliver, for one. False, and nil, have the frame be lost, and
+	// counted (redirect_refused). It is called by the workers, from several goroutines at once where there are several, and everything else of the worker waits for it, so it must
+	// not block. The frame is borrowed: what is to last is copied.
+	Redirect func(target int, f *packet.Frame) bool
 	// Idle, when not nil, is called by each worker a second after its last event of a load, in the worker's goroutine: soon is the time to give memory back to
 	// the system (debug.FreeOSMemory), which a library does not do by itself. It must neither wait for anything nor call the network.
 	Idle func()

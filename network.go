@@ -163,7 +163,7 @@ func (n *Network) add(queue link.Queue) error {
 		SourceFlows: (c.Limits.SourceFlows + workers - 1) / workers, EndpointIndependent: c.UDP.EndpointIndependent,
 		Multicast: slices.Clone(c.UDP.Multicast), MulticastDevice: n.plan.device(),
 		Policy: c.judge(), Ended: c.FlowEnded, NoTCP: c.Filter.NoTCP, NoUDP: c.Filter.NoUDP, NoICMP: c.Filter.NoICMP,
-		Origin: origins(c), Clock: n.monotonic, Seed: secret(), Log: n.log, Capture: captureOf(c),
+		Origin: origins(c), Clock: n.monotonic, Seed: secret(), Log: n.log, Capture: captureOf(c), Redirect: c.Redirect,
 		Spin: spinFor(workers), Spinners: max(1, runtime.NumCPU()/2), Yield: yieldFor(workers), Idle: c.Idle, Intercept: n.intercept,
 	}
 	if wc.ID == 0 {

@@ -8,16 +8,16 @@ const (
 	Pass     Verdict = iota // goes its usual way
 	Drop                    // ends here
 	TX                      // goes back where it came from, as it is now
-	Redirect                // goes to another queue, as a copy
+	Redirect                // goes elsewhere, as a copy
 )
 
-// RedirectTo is the verdict for a target, 0 to 4095; what the numbers mean is the link's or the driver's affair.
+// RedirectTo is the verdict for a target, 0 to 4095. What the numbers mean is the affair of who carries it out: Redirect in the driver's configuration, or the network's.
 func RedirectTo(target int) Verdict { return Redirect | Verdict(target)<<4 }
 
 // Kind is the verdict without its target, and Target the target.
 func (v Verdict) Kind() Verdict { return v & 0xf }
 
-// Target is the number of the queue that a Redirect goes to.
+// Target is the number of where a Redirect goes to.
 func (v Verdict) Target() int { return int(v >> 4) }
 
 // Hook looks at a batch of frames before anything has been made of them, and writes a verdict for each. All verdicts are Pass when it is called. It may change

@@ -63,6 +63,8 @@ const (
 	HandoverStale            // frame that was given to a flow's owner, who was not that any more
 	PolicyDenied             // flow that a rule refuses (answered so)
 	Filtered                 // frame that the filter, or another hook, has dropped
+	RedirectRefused          // frame that a hook has redirected, and nobody has taken
+	DeliveryFull             // frame from elsewhere for the guest, for which there was no room
 	NumReasons        = iota // how many there are
 )
 
@@ -73,7 +75,7 @@ var reasonNames = [NumReasons]string{
 	"unknown_protocol", "disabled", "tcp_no_flow", "tcp_out_of_window", "tcp_bad_ack",
 	"tcp_bad_reset", "tcp_paws", "tcp_out_of_order_full", "flow_table_full", "source_full", "budget_spent", "no_descriptors",
 	"no_buffers", "no_ports", "host_refused", "host_unreachable", "host_error", "socket_full", "link_full", "too_long", "icmp_no_flow", "icmp_ignored", "guest_unreachable",
-	"handover_full", "handover_stale", "policy_denied", "filtered",
+	"handover_full", "handover_stale", "policy_denied", "filtered", "redirect_refused", "delivery_full",
 }
 
 // String is the reason's name in the JSON output.
@@ -109,6 +111,9 @@ type Worker struct {
 
 	// Frames of other workers' flows that were given to their owners, and frames that other workers gave to this one.
 	HandedOver, TakenOver uint64
+
+	// Frames of the guest that a hook gave to others, and frames that others gave to the guest, which are among TxFrames.
+	Redirected, Delivered uint64
 
 	// System calls by kind.
 	SysWait, SysLinkRead, SysLinkWrite, SysSend, SysRecv, SysSocket uint64
@@ -184,6 +189,7 @@ func (w Worker) MarshalJSON() ([]byte, error) {
 		"udp":      map[string]uint64{"opened": w.UDPOpened, "closed": w.UDPClosed},
 		"link":     map[string]uint64{"stops": w.LinkStops, "stalls": w.LinkStalls},
 		"handover": map[string]uint64{"out": w.HandedOver, "in": w.TakenOver},
+		"redirect": map[string]uint64{"out": w.Redirected, "in": w.Delivered},
 		"icmp":     map[string]uint64{"opened": w.ICMPOpened, "closed": w.ICMPClosed, "errors_sent": w.ICMPErrorsSent},
 		"dns":      map[string]uint64{"queries": w.DNSQueries, "answers": w.DNSAnswers, "retries": w.DNSRetries, "failed": w.DNSFailed},
 		"system_calls": map[string]uint64{

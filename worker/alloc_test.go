@@ -334,6 +334,19 @@ var steadyLoads = []struct {
 		r.host.give = 8 * steadyDatagram
 		return r.step, 8 * steadyDatagram
 	}},
+	{"redirected and delivered", func(_ testing.TB, r *steadyRig) (func(), int64) {
+		r.w.Hook = func(_ []packet.Frame, verdicts []packet.Verdict) {
+			for i := range verdicts {
+				verdicts[i] = packet.RedirectTo(1)
+			}
+		}
+		r.w.Redirect = func(_ int, f *packet.Frame) bool { return r.w.Deliver(f) }
+		return func() {
+			r.datagram()
+			r.step()
+			r.step() // it was given to itself
+		}, steadyDatagram - link.MaxHead + packet.EtherLen + packet.IPv4Len + packet.UDPLen
+	}},
 	{"DNS", func(_ testing.TB, r *steadyRig) (func(), int64) {
 		r.w.SetNaming([]netip.Addr{netip.MustParseAddr("198.51.100.1")}, []netip.AddrPort{netip.MustParseAddrPort("127.0.0.53:53")})
 		return func() {

@@ -76,6 +76,10 @@ func (w *Worker) Snapshot() stats.Worker {
 		}
 	}
 	s.Drops[stats.LinkFull] += c.Refused
+	if d := w.deliveries.Load(); d != nil {
+		s.Drops[stats.DeliveryFull] += d.full.Load()
+		s.Drops[stats.LongFrame] += d.long.Load()
+	}
 	s.Promised = uint64(w.env.Budget.Promised)
 	for _, f := range w.flows {
 		if f.kind == tcpFlow {
@@ -117,6 +121,7 @@ func (w *Worker) Close() error {
 	}
 	w.listeners, w.freeListeners = nil, nil
 	w.closeInbox()
+	w.closeDeliveries()
 	w.recv.n = 0
 	w.keepPages(0)
 	err := w.Queue.Close()

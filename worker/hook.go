@@ -9,7 +9,7 @@ import (
 // hookState is what the hook and its verdicts need.
 type hookState struct {
 	verdicts [frameBatch]packet.Verdict
-	rest     [][]byte // of what is sent back
+	rest     [][]byte // of the frame that is sent
 	out      link.Out
 }
 
@@ -34,20 +34,32 @@ func (w *Worker) runHook(n int) (passed int) {
 		if w.Capture != nil {
 			w.Capture(FromGuest, &f.Hdr, f.Bufs)
 		}
-		switch verdicts[i] {
+		switch verdicts[i].Kind() {
 		case packet.TX:
-			if !w.sendBack(f) {
+			if !w.sendFrame(f) {
 				w.Stats.Drop(stats.LinkFull)
 			}
-		default: // a Redirect too: a network has no other link
+		case packet.Redirect:
+			w.redirect(verdicts[i].Target(), f)
+		default:
 			w.Stats.Drop(stats.Filtered)
 		}
 	}
 	return passed
 }
 
-// sendBack gives a frame to the guest as it is.
-func (w *Worker) sendBack(f *packet.Frame) bool {
+// redirect gives a frame to whom it is for: somebody outside this network, who copies it.
+func (w *Worker) redirect(target int, f *packet.Frame) {
+	w.spent += f.Len
+	if w.Redirect == nil || !w.Redirect(target, f) {
+		w.Stats.Drop(stats.RedirectRefused)
+		return
+	}
+	w.Stats.Redirected++
+}
+
+// sendFrame gives a whole frame of somebody's to the guest as it is: its own, or one from elsewhere.
+func (w *Worker) sendFrame(f *packet.Frame) bool {
 	if len(f.Bufs) == 0 {
 		return false
 	}

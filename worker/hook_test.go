@@ -12,8 +12,8 @@ import (
 	"github.com/vasta-net/vasta/worker"
 )
 
-// TestHook: of a batch, echo requests to one host are dropped, those to another go back as they came, through a queue that is full the first time, a Redirect has no
-// place to go, and what passes reaches the gateway: in order, and no flow is made of the others.
+// TestHook: of a batch, echo requests to one host are dropped, those to another go back as they came, through a queue that is full the first time, a Redirect goes
+// nowhere when nobody takes it, and what passes reaches the gateway: in order, and no flow is made of the others.
 func TestHook(t *testing.T) {
 	swap := 0
 	r := newRig(t, func(c *worker.Config) {
@@ -61,7 +61,8 @@ func TestHook(t *testing.T) {
 	if len(sent) != 1 || !bytes.Equal(sent[0].Data, back) || swap != 2 {
 		t.Errorf("%d frames came back, of %d", len(sent), swap)
 	}
-	r.dropped(stats.Filtered, 2)
+	r.dropped(stats.Filtered, 1)
+	r.dropped(stats.RedirectRefused, 1)
 	r.dropped(stats.LinkFull, 1)
 	if s := r.stats; s.RxFrames != 6 || s.ICMPOpened != 2 || s.TxFrames != 1 {
 		t.Errorf("%d frames from the guest, %d echo flows, %d frames to the guest", s.RxFrames, s.ICMPOpened, s.TxFrames)

@@ -175,17 +175,26 @@ func decodeAccepted(b []byte) (fd int, k flow.Key, rule int32) {
 	return int(binary.NativeEndian.Uint32(b[0:])), k, int32(binary.NativeEndian.Uint32(b[42:]))
 }
 
-// hasMail reports whether records wait that other workers have given us.
-func (w *Worker) hasMail() bool { return w.inbox != nil && w.inbox.Waiting() }
+// hasMail reports whether something waits that others have given us: records of other workers, or frames from elsewhere.
+func (w *Worker) hasMail() bool { return w.inbox != nil && w.inbox.Waiting() || w.hasDeliveries() }
 
-// mayWait announces to the other workers that they have to wake this one, and reports false when it must not wait because one of them was
-// quicker.
-func (w *Worker) mayWait() bool { return w.inbox == nil || w.inbox.Sleep() }
+// mayWait announces to the others that they have to wake this worker, and reports false when it must not wait because one of them was
+// quicker. Frames for a full link need not: it is looked at again soon.
+func (w *Worker) mayWait() bool {
+	if w.inbox != nil && !w.inbox.Sleep() {
+		return false
+	}
+	d := w.deliveries.Load()
+	return d == nil || w.linkFull || d.Sleep()
+}
 
 // awake ends what mayWait announced.
 func (w *Worker) awake() {
 	if w.inbox != nil {
 		w.inbox.Awake()
+	}
+	if d := w.deliveries.Load(); d != nil {
+		d.Awake()
 	}
 }
 

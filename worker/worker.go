@@ -88,7 +88,10 @@ type Config struct {
 	Seed    uint64                                               // secret of initial sequence numbers
 	Capture func(d Direction, hdr *packet.NetHdr, bufs [][]byte) // sees every frame; nil for none
 	Hook    packet.Hook                                          // judges the guest's frames before anything is made of them; nil for none
-	Spin    int64                                                // nanoseconds to look for events before sleeping, where that has been worth it; 0 for never
+	// Redirect takes a frame that Hook redirects, borrowed until it returns, in the worker's goroutine, and does not wait: Deliver of another worker may be called. False, and
+	// nil, say that it is lost, which is counted.
+	Redirect func(target int, f *packet.Frame) bool
+	Spin     int64 // nanoseconds to look for events before sleeping, where that has been worth it; 0 for never
 	// Spinners is how many workers of the group may do so at the same time: those that began last. At least 1.
 	Spinners int
 	// Yield lets other threads run first when the worker has slept, nil for no such courtesy. With more workers than processors, each
@@ -99,7 +102,7 @@ type Config struct {
 	Log   *slog.Logger     // nil for none
 }
 
-// Worker is one event loop. Run it in one goroutine; only Do and Stop may be called from others.
+// Worker is one event loop. Run it in one goroutine; only Do, Stop and Deliver may be called from others.
 type Worker struct {
 	Config
 	now   int64
@@ -125,6 +128,9 @@ type Worker struct {
 
 	inbox *inbox // where other workers put what is ours; nil without a group
 	parcelState
+
+	deliveries atomic.Pointer[deliveries] // where others put frames for the guest; nil until the first one comes
+	delivery   []byte                     // of those, the one that the link had no room for
 
 	events [eventBatch]hostsock.Event
 	frames [frameBatch]packet.Frame
@@ -281,6 +287,7 @@ func New(c Config) (*Worker, error) {
 // Run works until Stop is called or the link is gone, and returns link.ErrGone then. The caller has locked the
 // goroutine to its thread when it cares about latency.
 func (w *Worker) Run() error {
+	defer w.closeDeliveries()
 	for w.gone == nil {
 		if w.takeCommands() {
 			return nil
@@ -306,6 +313,7 @@ func (w *Worker) Step(limit int64) {
 	}
 	w.serveInbox()
 	w.serveLink()
+	w.serveDeliveries()
 	w.serveLoans() // after the link: the end of one connection is known before the next one begins
 	if w.resumeEcho() {
 		w.resumeUDP()
