@@ -8,12 +8,13 @@ import (
 // Subjects that bars speak of. The last two stand for several: of those, the best
 // counts.
 const (
-	vastaName  = "vasta"
-	vethName   = "veth"
-	routedName = "routed"
-	spliceName = "splice"
-	pastaName  = "pasta"
-	slirpName  = "slirp4netns"
+	vastaName    = "vasta"
+	vethName     = "veth"
+	loopbackName = "loopback"
+	routedName   = "routed"
+	spliceName   = "splice"
+	pastaName    = "pasta"
+	slirpName    = "slirp4netns"
 
 	anyPeer  = "every peer"
 	anyPasta = "every pasta" // the pasta found and all given with --peer

@@ -55,7 +55,7 @@ func newSubjects(o Options, dir string) ([]*subject, error) {
 	subjects := []*subject{vastaSubject(vastaName, ClassVasta, bin), pastaSubject(Peer{pastaName, []string{"pasta"}}), slirpSubject()}
 	for _, p := range o.Peers {
 		for _, s := range subjects {
-			if s.Name == p.Name || slices.Contains([]string{vethName, spliceName, routedName}, p.Name) {
+			if s.Name == p.Name || slices.Contains([]string{vethName, loopbackName, spliceName, routedName}, p.Name) {
 				return nil, fmt.Errorf("option --peer: the name %s is taken; give another", p.Name)
 			}
 		}
@@ -73,6 +73,7 @@ func newSubjects(o Options, dir string) ([]*subject, error) {
 	subjects = slices.Concat(subjects, vhostSubjects(bin), ladderSubjects())
 	return append(subjects,
 		&subject{SubjectInfo: SubjectInfo{Name: vethName, Class: ClassYardstick}, open: openVeth},
+		&subject{SubjectInfo: SubjectInfo{Name: loopbackName, Class: ClassYardstick}, open: openLoopback},
 		&subject{SubjectInfo: SubjectInfo{Name: spliceName, Class: ClassYardstick}, open: openSplice},
 		&subject{SubjectInfo: SubjectInfo{Name: routedName, Class: ClassYardstick}, open: openRouted},
 	), nil
@@ -240,7 +241,12 @@ func openSlirp(ctx context.Context, r *rig, _ *subject, mtu int) (*session, erro
 
 // openVeth makes an agent in host that talks to inet directly.
 func openVeth(ctx context.Context, r *rig, _ *subject, mtu int) (*session, error) {
-	return openAcross(ctx, r, r.lab.Host, servers{ns: r.lab.Inet, addr: lab.InetAddr4.Addr()}, iperfPort)
+	return openAcross(ctx, r, r.lab.Host, servers{ns: r.lab.Inet, addr: lab.InetAddr4.Addr()}, inetServer)
+}
+
+// openLoopback makes an agent in host that talks to host itself.
+func openLoopback(ctx context.Context, r *rig, _ *subject, _ int) (*session, error) {
+	return openAcross(ctx, r, r.lab.Host, r.hostServers, netip.AddrPortFrom(loopback, iperfPort))
 }
 
 // openRouted makes an agent in a namespace behind host, whose kernel routes what it says to inet. Like vasta's, and unlike that of a plain
@@ -254,16 +260,20 @@ func openRouted(ctx context.Context, r *rig, _ *subject, _ int) (*session, error
 		}
 		r.behind = ns
 	}
-	return openAcross(ctx, r, r.behind, servers{ns: r.lab.Inet, addr: lab.InetAddr4.Addr()}, iperfPort)
+	return openAcross(ctx, r, r.behind, servers{ns: r.lab.Inet, addr: lab.InetAddr4.Addr()}, inetServer)
 }
 
 // openSplice makes an agent in host that talks to inet's loopback through the
 // relay in inet.
 func openSplice(ctx context.Context, r *rig, _ *subject, mtu int) (*session, error) {
-	return openAcross(ctx, r, r.lab.Host, servers{ns: r.lab.Inet, addr: loopback}, relayPort)
+	return openAcross(ctx, r, r.lab.Host, servers{ns: r.lab.Inet, addr: loopback}, netip.AddrPortFrom(lab.InetAddr4.Addr(), relayPort))
 }
 
-func openAcross(ctx context.Context, r *rig, from *lab.Namespace, behind servers, port uint16) (*session, error) {
+// inetServer is iperf3's in inet.
+var inetServer = netip.AddrPortFrom(lab.InetAddr4.Addr(), iperfPort)
+
+// openAcross makes an agent in a namespace whose own kernel carries what it says to target, and by that to the servers.
+func openAcross(ctx context.Context, r *rig, from *lab.Namespace, behind servers, target netip.AddrPort) (*session, error) {
 	x, err := startSession(from.CommandContext(ctx, lab.Root, r.agentArgv("session")...))
 	if err != nil {
 		return nil, err
@@ -271,7 +281,7 @@ func openAcross(ctx context.Context, r *rig, from *lab.Namespace, behind servers
 	if err := x.connect(behind); err != nil {
 		return x, err
 	}
-	x.target = netip.AddrPortFrom(lab.InetAddr4.Addr(), port)
+	x.target = target
 	return x, nil
 }
 

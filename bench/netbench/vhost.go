@@ -12,6 +12,7 @@ import (
 	"github.com/vasta-net/vasta/bench/internal/agent"
 	"github.com/vasta-net/vasta/bench/internal/command"
 	"github.com/vasta-net/vasta/bench/internal/iperf"
+	loadgen "github.com/vasta-net/vasta/bench/internal/load"
 	"github.com/vasta-net/vasta/bench/internal/procfs"
 	"github.com/vasta-net/vasta/internal/lab"
 )
@@ -49,7 +50,7 @@ func vhostSubjects(bin string) (all []*subject) {
 	for _, size := range transmitSizes {
 		all = append(all, transmitPath(size).subject(bin, 1))
 	}
-	for _, queues := range vhostQueues {
+	for _, queues := range vhostStreams {
 		for _, p := range []vhostPath{tapPath, vhostsWay} {
 			p.name = queuedPath(p.name, queues)
 			all = append(all, p.subject(bin, queues))
@@ -61,8 +62,8 @@ func vhostSubjects(bin string) (all []*subject) {
 	return append(all, receiveSubjects(bin)...)
 }
 
-// vhostQueues are the numbers of queue pairs that eight streams are carried over, beside one.
-var vhostQueues = []int{4, 8}
+// vhostStreams are how many streams are carried, beside one: over one queue pair, and over as many.
+var vhostStreams = []int{4, 8}
 
 func queuedPath(name string, queues int) string { return fmt.Sprintf("%s-%dq", name, queues) }
 
@@ -86,20 +87,24 @@ func vhostLoads() []load {
 			name: "vhost-" + name, title: title, unit: unit, lowerIsBetter: lower, phase: p, when: whenLabNamed, who: who, inSession: do,
 		})
 	}
-	paths := named(tapPath.name, vhostsWay.name, pagesWay.name, pollPath.name, pastaName, vethName)
+	paths := named(tapPath.name, vhostsWay.name, pagesWay.name, pollPath.name, pastaName, vethName, loopbackName)
 	two := named(tapPath.name, vhostsWay.name, pollPath.name, pastaName, vethName)
+	datagrams := named(tapPath.name, vhostsWay.name, pastaName)
 	for _, d := range directions {
 		add("1-"+d.name, "TCP 1 stream, MTU 65520, "+d.title, "Gbit/s", false, phaseVHost, paths, linkThroughput(1, d.down))
-		add("8-"+d.name, "TCP 8 streams, MTU 65520, "+d.title, "Gbit/s", false, phaseVHost, paths, linkThroughput(8, d.down))
+		for _, streams := range vhostStreams {
+			add(fmt.Sprintf("%d-%s", streams, d.name), fmt.Sprintf("TCP %d streams, MTU 65520, %s", streams, d.title), "Gbit/s", false, phaseVHost, paths, linkThroughput(streams, d.down))
+		}
 		var sizes []string
 		for _, size := range transmitSizes {
 			sizes = append(sizes, transmitPath(size).name)
 		}
 		add("ring-"+d.name, "TCP 8 streams, MTU 65520, "+d.title+", by the size of the transmit ring", "Gbit/s", false, phaseVHost, named(sizes...), linkThroughput(8, d.down))
-		for _, queues := range vhostQueues {
-			add(fmt.Sprintf("%dq-%s", queues, d.name), fmt.Sprintf("TCP 8 streams over %d queue pairs, MTU 65520, %s", queues, d.title), "Gbit/s", false, phaseVHost,
-				named(queuedPath(tapPath.name, queues), queuedPath(vhostsWay.name, queues)), linkThroughput(8, d.down))
+		for _, n := range vhostStreams {
+			add(fmt.Sprintf("%dq-%s", n, d.name), fmt.Sprintf("TCP %d streams over %d queue pairs, MTU 65520, %s", n, n, d.title), "Gbit/s", false, phaseVHost,
+				named(queuedPath(tapPath.name, n), queuedPath(vhostsWay.name, n)), linkThroughput(n, d.down))
 		}
+		add("udp-"+d.name, "UDP 1472 B, "+d.title+", highest rate with ≤ 0.1 % loss", "datagrams/s", false, phaseVHost, datagrams, highestRate(loadgen.Stream{Size: 1472}, d.down))
 		add("mtu1500-"+d.name, "TCP 1 stream, MTU 1500, "+d.title, "Gbit/s", false, phaseSmall, two, linkThroughput(1, d.down))
 	}
 	add("tcp-rr", "TCP request/response (TCP_RR), p50", "µs", true, phaseVHost, two, exchange(agent.RR))
