@@ -21,8 +21,8 @@ const (
 
 	// startLimit is how long a tool may take until its agent has a network.
 	startLimit = 30 * time.Second
-	// closeLimit is how long a tool may take to end after its command has.
-	closeLimit = 2 * time.Second
+	// closeLimit is how long a tool may take to end after its command has: on emulated processors that others use, seconds.
+	closeLimit = 15 * time.Second
 	// answerSlack is what an agent's answer may take beyond the load itself.
 	answerSlack = 10 * time.Second
 )

@@ -37,6 +37,8 @@ type subject struct {
 	tool func(mtu int, options ...string) []string
 	// forwarding is the same with TCP ports of the host that lead into the namespace; nil for a subject that has no such thing.
 	forwarding func(ports string) []string
+	// ownMTU says that its network has an MTU of its own.
+	ownMTU bool
 	// open starts a session whose network has the given MTU.
 	open func(ctx context.Context, r *rig, s *subject, mtu int) (*session, error)
 }
@@ -73,7 +75,7 @@ func newSubjects(o Options, dir string) ([]*subject, error) {
 	subjects = slices.Concat(subjects, vhostSubjects(bin), ladderSubjects())
 	return append(subjects,
 		&subject{SubjectInfo: SubjectInfo{Name: vethName, Class: ClassYardstick}, open: openVeth},
-		&subject{SubjectInfo: SubjectInfo{Name: loopbackName, Class: ClassYardstick}, open: openLoopback},
+		&subject{SubjectInfo: SubjectInfo{Name: loopbackName, Class: ClassYardstick}, ownMTU: true, open: openLoopback},
 		&subject{SubjectInfo: SubjectInfo{Name: spliceName, Class: ClassYardstick}, open: openSplice},
 		&subject{SubjectInfo: SubjectInfo{Name: routedName, Class: ClassYardstick}, open: openRouted},
 	), nil
