@@ -191,6 +191,7 @@ const (
 	useScale        // window scaling negotiated
 	finFirst        // our FIN was sent before the guest's arrived
 	strayDue        // a reset at sequence number stray goes to the guest, in answer to our SYN's unacceptable answer
+	askedAgain      // the guest sent again what is here: it is to be acknowledged to the last byte
 )
 
 func (c *Conn) has(f flag) bool { return c.flags&f != 0 }

@@ -43,7 +43,7 @@ func (c *Conn) sendACK(env *Env, snd Sender) bool {
 // cameTwice notes that [from, to) was here before.
 func (c *Conn) cameTwice(env *Env, from, to int64) {
 	env.Stats.TCPDuplicate++
-	c.set(ackNow)
+	c.set(ackNow | askedAgain)
 	if c.has(useSACK) {
 		c.twice = interval{max(from, 1), to}
 	}

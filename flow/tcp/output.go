@@ -299,6 +299,7 @@ func (c *Conn) begin(env *Env, o *Out, off int64) {
 // told notes what a sent segment acknowledged.
 func (c *Conn) told(o *Out) {
 	c.acked = c.guestOff(o.Ack)
+	c.unset(askedAgain)
 	if o.Len > 0 && c.blocksDue() {
 		return // data leaves no room for SACK blocks, and is no duplicate ACK: one follows
 	}

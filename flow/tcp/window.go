@@ -48,7 +48,7 @@ func (c *Conn) window(env *Env) (ack int64, field uint16) {
 	}
 	c.growTarget(env)
 	ack, n := c.nextWindow(env)
-	c.edge = ack + n*unit
+	c.edge = max(c.edge, ack+n*unit)
 	c.settlePromise(env)
 	return ack, uint16(n)
 }
@@ -57,9 +57,13 @@ func (c *Conn) window(env *Env) (ack int64, field uint16) {
 //
 // The field counts in units of 1<<rcvScale, and the right edge must never move left (RFC 9293, 3.8.6). A window that cannot
 // reach the edge in whole units is rounded up: that gives the guest up to one unit more than was promised, which
-// is reserved like any promise. Once the connection's slack or the budget is used up, the acknowledgement stays up to one unit
-// behind rcvNxt instead, such that acknowledgement and window meet the edge exactly. It does not move back by that: the
-// edge was met in whole units before.
+// is reserved like any promise. What is held grows by that, so there is an end to it: once the connection's slack or the budget is used up, the
+// acknowledgement stays up to one unit behind rcvNxt instead, such that acknowledgement and window meet the edge exactly. With nothing
+// held the slack is no matter, though the target may have become less than the window: rounding up does not widen that.
+//
+// An acknowledgement that stays behind is all that a guest hears which has sent its last for now, or has lost everything behind the first few
+// bytes and sends those again, for as long as it lives. One that sends again what is here is told so, with a window that is rounded
+// down (RFC 7323, 2.4): up to the edge it may send all the same. From there on the acknowledgement does not move back.
 func (c *Conn) nextWindow(env *Env) (ack, n int64) {
 	unit := int64(1) << c.rcvScale
 	ack = c.rcvNxt
@@ -69,10 +73,14 @@ func (c *Conn) nextWindow(env *Env) (ack, n int64) {
 	}
 	n = (c.edge - ack + unit - 1) / unit
 	reached := ack + n*unit
-	if reached > c.hostNxt+c.target+scaleSlack || c.promiseOf(reached)-c.promise > env.Budget.Limit-env.Budget.Promised {
-		ack = c.edge - n*unit
+	slack := c.HeldBytes() == 0 || reached <= c.hostNxt+c.target+scaleSlack
+	if slack && c.promiseOf(reached)-c.promise <= env.Budget.Limit-env.Budget.Promised {
+		return ack, n
 	}
-	return ack, n
+	if behind := c.edge - n*unit; behind >= c.acked && !c.has(askedAgain) {
+		return behind, n
+	}
+	return ack, n - 1
 }
 
 // growTarget doubles the window after a whole window arrived while the host took everything, up to what a short round trip needs. When that

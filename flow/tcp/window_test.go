@@ -265,6 +265,69 @@ func TestWindowRoundingWithoutBudget(t *testing.T) {
 	w.close()
 }
 
+// When the window becomes less because more connections share it, its right edge stays where it is. A guest that sends a few bytes then, and waits for an
+// answer, is told that they have arrived.
+func TestWindowShrinksAndAllIsAcknowledged(t *testing.T) {
+	w := roomyWorld(t)
+	g := fullGuest
+	g.total = 8 << 20
+	s := w.open(largeConfig, g)
+	for s.c.target < 1<<20 {
+		s.transmit(60000)
+		s.deliver()
+	}
+	edge := s.watch.maxEdge
+	w.env.NearWindow = 128 << 10
+	for range 300 {
+		s.in(ACK, s.c.rcvNxt, 4)
+		s.want("ACK", s.one("four bytes"), ACK, 1, 1, s.c.rcvNxt)
+	}
+	if s.c.target != w.env.NearWindow || s.watch.maxEdge > edge+4*300 {
+		t.Errorf("the target is %d, the right edge went from %d to %d for 1200 bytes", s.c.target, edge, s.watch.maxEdge)
+	}
+	s.finish()
+}
+
+// An acknowledgement that lags catches up with what the guest sends again: it may have nothing else to send, or have lost what comes next, and would send the same
+// until it gives up. Up to the right edge that it was told once, all is taken.
+func TestSentAgainIsAcknowledged(t *testing.T) {
+	for _, spent := range []bool{false, true} { // the slack is used up, or the budget
+		w := newWorld(t, limits{budget: 1 << 20, maxWindow: 4 << 20, maxFlight: 1 << 20, conns: 1})
+		g := fullGuest
+		g.total = 1 << 20
+		s := w.open(largeConfig, g)
+		s.host.room = 0
+		if spent {
+			w.ballast = w.budget.Limit - w.budget.Promised
+			w.budget.Promised = w.budget.Limit
+		}
+		for s.watch.acked == s.c.rcvNxt {
+			if s.c.rcvNxt > 10000 {
+				t.Fatal("the acknowledgement never lags")
+			}
+			s.in(ACK, s.c.rcvNxt, 1)
+		}
+		s.take()
+		edge := s.watch.maxEdge
+		for range 3 {
+			s.in(ACK, s.watch.acked, int(s.c.rcvNxt-s.watch.acked)+1)
+			s.want("ACK", s.one("sent again"), ACK, 1, 1, s.c.rcvNxt)
+			s.in(ACK, s.c.rcvNxt-1, 1)
+			s.want("ACK", s.one("the last byte again"), ACK, 1, 1, s.c.rcvNxt)
+		}
+		s.in(ACK, s.c.rcvNxt, int(edge-s.c.rcvNxt))
+		s.want("ACK", s.one("all that was promised"), ACK, 1, 1, edge)
+		if s.watch.maxEdge != edge {
+			t.Errorf("the right edge went from %d to %d", edge, s.watch.maxEdge)
+		}
+		w.budget.Promised -= w.ballast
+		w.ballast = 0
+		s.grant(-1)
+		s.finish()
+		w.close()
+	}
+}
+
 // The window of an older segment does not replace that of a newer one (RFC 9293, 3.10.7.4).
 func TestWindowUpdateOrder(t *testing.T) {
 	w := roomyWorld(t)
