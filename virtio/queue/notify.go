@@ -5,18 +5,18 @@ package queue
 func crossed(event, next, old uint16) bool { return next-event-1 < next-old }
 
 // packedWants is the rule of a packed ring's event suppression structure (2.8.10), as the peer wrote it: next is where the end that asks
-// stands after moved descriptors, moved at most the size of the ring.
-func packedWants(event uint32, eventIdx bool, next ringPos, moved uint16, size uint16) bool {
+// stands after moved descriptors. After a whole lap, every place of the ring was passed; the event cannot say in which lap it lies.
+func packedWants(event uint32, eventIdx bool, next ringPos, moved, ring int) bool {
 	switch flags := event >> 16 & 3; {
 	case flags == eventDisable:
 		return false
-	case flags == eventDesc && eventIdx:
+	case flags == eventDesc && eventIdx && moved <= ring:
 		at := uint16(event)
 		off := at &^ wrapBit
 		if at&wrapBit != next.wrap {
-			off -= size // of the lap before: both are counted from the start of this one
+			off -= uint16(ring) // of the lap before: both are counted from the start of this one
 		}
-		return crossed(off, next.off, next.off-moved)
+		return crossed(off, next.off, next.off-uint16(moved))
 	}
 	return true // enabled; or a value that means nothing, where a notification too many does no harm
 }

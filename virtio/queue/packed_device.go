@@ -213,12 +213,7 @@ func (d *packedDevice) ShouldNotify() bool {
 	d.moved = 0
 	// The flags have to be visible before the driver's wish is read: the driver stores its wish, fences, and looks at the flags (2.8.10).
 	d.fence.full()
-	// After a whole lap, every place of the ring was passed; the event cannot say in which lap it lies.
-	event := d.shared.driverEvent.load()
-	if moved > d.ring.Size {
-		return event>>16&3 != eventDisable
-	}
-	return packedWants(event, d.ring.EventIdx, d.used, uint16(moved), uint16(d.ring.Size))
+	return packedWants(d.shared.driverEvent.load(), d.ring.EventIdx, d.used, moved, d.ring.Size)
 }
 
 func (d *packedDevice) Suppress() { d.shared.deviceEvent.store(eventDisable << 16) }

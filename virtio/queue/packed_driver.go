@@ -251,12 +251,7 @@ func (d *packedDriver) ShouldNotify() bool {
 	d.moved = 0
 	// The flags have to be visible before the device's wish is read (2.8.21.3.1): the device stores its wish, fences, and looks at the flags.
 	d.fence.full()
-	// After a whole lap, every place of the ring was passed; the event cannot say in which lap it lies.
-	event := d.shared.deviceEvent.load()
-	if moved > d.ring.Size {
-		return event>>16&3 != eventDisable
-	}
-	return packedWants(event, d.ring.EventIdx, d.avail, uint16(moved), uint16(d.ring.Size))
+	return packedWants(d.shared.deviceEvent.load(), d.ring.EventIdx, d.avail, moved, d.ring.Size)
 }
 
 func (d *packedDriver) Suppress() { d.shared.driverEvent.store(eventDisable << 16) }
