@@ -49,9 +49,7 @@ func TestGuestReset(t *testing.T) {
 // slow host still gets there.
 func TestResetAfterBothEnds(t *testing.T) {
 	w := roomyWorld(t)
-	g := fullGuest
-	g.total = 50000
-	s := w.open(largeConfig, g)
+	s := w.openSending(50000)
 	s.host.room = 0
 	s.hangsUp()
 	s.guest.rcvNxt = 2 // it has our FIN
@@ -85,9 +83,7 @@ func TestSynWhenOpen(t *testing.T) {
 // always answers (RFC 5961, 7).
 func TestChallengeLimit(t *testing.T) {
 	w := roomyWorld(t)
-	g := fullGuest
-	g.total = 10000
-	s := w.open(largeConfig, g)
+	s := w.openSending(10000)
 	w.env.Now += 10e9
 	s.in(ACK, 1, 1000)
 	s.take()
@@ -121,9 +117,7 @@ func TestChallengeLimit(t *testing.T) {
 // A guest that lost its socket answers with what it was told last, which may be behind what has arrived since.
 func TestGuestResetBehind(t *testing.T) {
 	w := roomyWorld(t)
-	g := fullGuest
-	g.total = 1 << 20
-	s := w.open(largeConfig, g)
+	s := w.openSending(1 << 20)
 	w.env.Lazy = true
 	s.in(ACK, 1, 1000)
 	s.none("the ACK is put off")
@@ -153,9 +147,7 @@ func TestHostReset(t *testing.T) {
 // its round must not bring anything back.
 func TestFailedWhileDraining(t *testing.T) {
 	w := roomyWorld(t)
-	g := fullGuest
-	g.total = 1 << 20
-	s := w.open(largeConfig, g)
+	s := w.openSending(1 << 20)
 	s.host.room = 0
 	s.in(ACK, 1, 20000)
 	if n := s.c.HeldBytes(); n != 20000 {
@@ -261,9 +253,7 @@ func TestLastAckWaitsForLink(t *testing.T) {
 
 func TestFinWithData(t *testing.T) {
 	w := roomyWorld(t)
-	g := fullGuest
-	g.total = 5000
-	s := w.open(largeConfig, g)
+	s := w.openSending(5000)
 	s.in(FIN|ACK|PSH, 1, 5000)
 	if s.host.got != 5000 || !s.host.shut {
 		t.Errorf("the host got %d bytes, end %t", s.host.got, s.host.shut)
@@ -282,9 +272,7 @@ func TestFinWithData(t *testing.T) {
 // The end reaches the host behind the last byte that it had no room for, not before.
 func TestFinWaitsForHeld(t *testing.T) {
 	w := roomyWorld(t)
-	g := fullGuest
-	g.total = 50000
-	s := w.open(largeConfig, g)
+	s := w.openSending(50000)
 	s.host.room = 0
 	s.in(FIN|ACK, 1, 50000)
 	s.want("ACK", s.one("held"), ACK, 1, 1, 50002)
@@ -306,9 +294,7 @@ func TestFinWaitsForHeld(t *testing.T) {
 
 func TestFinOutOfOrder(t *testing.T) {
 	w := roomyWorld(t)
-	g := fullGuest
-	g.total = 3000
-	s := w.open(largeConfig, g)
+	s := w.openSending(3000)
 	s.in(FIN|ACK, 2001, 1000)
 	s.want("ACK", s.one("a hole before it"), ACK, 1, 1, 1)
 	if s.host.shut {
@@ -325,9 +311,7 @@ func TestFinOutOfOrder(t *testing.T) {
 // A bare FIN ahead of its data is remembered.
 func TestFinAheadOfData(t *testing.T) {
 	w := roomyWorld(t)
-	g := fullGuest
-	g.total = 3000
-	s := w.open(largeConfig, g)
+	s := w.openSending(3000)
 	s.in(FIN|ACK, 3001, 0)
 	s.in(ACK, 1, 3000)
 	if s.host.got != 3000 || !s.host.shut {
@@ -339,9 +323,7 @@ func TestFinAheadOfData(t *testing.T) {
 // Nothing lies behind the FIN, whenever it arrives; and no FIN lies before data that has arrived.
 func TestDataBehindFin(t *testing.T) {
 	w := roomyWorld(t)
-	g := fullGuest
-	g.total = 1000
-	s := w.open(largeConfig, g)
+	s := w.openSending(1000)
 	s.in(FIN|ACK, 1001, 0)
 	s.in(ACK, 501, 2000)
 	s.in(ACK, 2001, 2000)
@@ -356,8 +338,7 @@ func TestDataBehindFin(t *testing.T) {
 	s.want("ACK", s.one("the FIN again"), ACK, 1, 1, 1002)
 	s.finish()
 
-	g.total = 5000
-	s = w.open(largeConfig, g)
+	s = w.openSending(5000)
 	s.in(ACK, 2001, 1000)
 	s.in(FIN|ACK, 101, 0) // a lie
 	s.in(ACK, 1, 2000)

@@ -54,9 +54,7 @@ func TestGapACKs(t *testing.T) {
 func TestGapACKsAfterNews(t *testing.T) {
 	w := roomyWorld(t)
 	w.env.GapACKs = 3
-	g := fullGuest
-	g.total = 1 << 20
-	s := w.open(largeConfig, g)
+	s := w.openSending(1 << 20)
 	first, behind := s.guest.segment(ACK, 1, 1000), s.guest.segment(ACK, 2001, 1000)
 	s.borrow(&first)
 	s.borrow(&behind)

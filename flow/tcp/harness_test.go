@@ -353,6 +353,14 @@ func (w *world) accept(cfg Config, g guest) *subject {
 	return s
 }
 
+// openSending is open with large segments and a guest that has every option and so many bytes to say.
+func (w *world) openSending(total int64) *subject {
+	w.t.Helper()
+	g := fullGuest
+	g.total = total
+	return w.open(largeConfig, g)
+}
+
 // open makes a connection that is Open, whose handshake is over and forgotten.
 func (w *world) open(cfg Config, g guest) *subject {
 	w.t.Helper()
@@ -389,6 +397,16 @@ func (s *subject) says(n int) {
 	s.host.ready = s.host.total
 	for s.host.said < s.host.total && s.read(8192) {
 		s.output()
+	}
+}
+
+// fill has the guest send n bytes at a time to a host that takes nothing, until the window is closed.
+func (s *subject) fill(n int) {
+	s.w.t.Helper()
+	s.host.room = 0
+	for s.guest.nxt < s.guest.edge {
+		s.transmit(n)
+		s.deliver()
 	}
 }
 

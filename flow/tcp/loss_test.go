@@ -50,9 +50,7 @@ func (s *subject) sackBlocks(m *wire) (b []block) {
 // beside timestamps.
 func TestSackBlocks(t *testing.T) {
 	w := roomyWorld(t)
-	g := fullGuest
-	g.total = 1 << 20
-	s := w.open(largeConfig, g)
+	s := w.openSending(1 << 20)
 	w.env.Lazy = true // these are never put off
 	for i, step := range []struct {
 		off  int64
@@ -101,9 +99,7 @@ func equal(a, b []block) bool {
 // Data toward the guest leaves no room for SACK blocks; an ACK with them goes with it.
 func TestSackBesideData(t *testing.T) {
 	w := roomyWorld(t)
-	g := fullGuest
-	g.total = 1 << 20
-	s := w.open(largeConfig, g)
+	s := w.openSending(1 << 20)
 	s.says(10)
 	s.take()
 	seg := s.guest.segment(ACK, 2001, 100)
@@ -119,9 +115,7 @@ func TestSackBesideData(t *testing.T) {
 // More holes than a connection remembers: what opens another one is dropped, what touches a known range is not.
 func TestHolesAreBounded(t *testing.T) {
 	w := roomyWorld(t)
-	g := fullGuest
-	g.total = 1 << 20
-	s := w.open(largeConfig, g)
+	s := w.openSending(1 << 20)
 	for i := range int64(maxOOO) {
 		s.in(ACK, 101+200*i, 100)
 	}
@@ -223,9 +217,7 @@ func segmentOf(s *subject, off int64, n int) *Segment {
 // An acknowledgement that changes the window, carries data, or meets nothing in flight is no duplicate.
 func TestNoDuplicateAcks(t *testing.T) {
 	w := roomyWorld(t)
-	g := fullGuest
-	g.total = 100000
-	s := w.open(largeConfig, g)
+	s := w.openSending(100000)
 	for range 5 {
 		s.in(ACK, 1, 0)
 	}
@@ -267,9 +259,7 @@ func TestFastRetransmitOvertaken(t *testing.T) {
 // Acknowledgements of what was never sent, or long ago, are answered and otherwise ignored (RFC 5961, 5.2).
 func TestUnacceptableAck(t *testing.T) {
 	w := roomyWorld(t)
-	g := fullGuest
-	g.total = 1000
-	s := w.open(largeConfig, g)
+	s := w.openSending(1000)
 	s.says(1000)
 	s.take()
 	for _, off := range []int64{1002, 1 << 30, -(8 << 20), -(1 << 20)} { // the guest's window was a MiB at most
@@ -342,9 +332,7 @@ func TestOldTimestamps(t *testing.T) {
 // The timestamp that is echoed is that of the segment that moved the acknowledgement, not of one behind a hole.
 func TestTimestampEcho(t *testing.T) {
 	w := roomyWorld(t)
-	g := fullGuest
-	g.total = 10000
-	s := w.open(largeConfig, g)
+	s := w.openSending(10000)
 	echo := func() uint32 { return header.ParseTCPOptions(s.one("ACK").options).TSEcr }
 	s.in(ACK, 1, 100)
 	first := s.guest.clock

@@ -12,9 +12,7 @@ import (
 // than the host is full.
 func TestBothStreams(t *testing.T) {
 	w := roomyWorld(t)
-	g := fullGuest
-	g.total = 3 << 20
-	s := w.open(largeConfig, g)
+	s := w.openSending(3 << 20)
 	s.host.total = 3 << 20
 	s.finish()
 	if w.stats.TCPRetransmits != 0 || w.stats.TCPHeldBytes != 0 || w.stats.Dropped() != 0 {

@@ -178,9 +178,7 @@ func TestKeepaliveAfterStop(t *testing.T) {
 // The guest's own keepalive is answered.
 func TestGuestKeepalive(t *testing.T) {
 	w := roomyWorld(t)
-	g := fullGuest
-	g.total = 1000
-	s := w.open(largeConfig, g)
+	s := w.openSending(1000)
 	s.in(ACK, 1, 500)
 	s.take()
 	s.in(ACK, 500, 0)
@@ -214,9 +212,7 @@ func TestKeepaliveBeforeOpen(t *testing.T) {
 func TestIdleLimit(t *testing.T) {
 	w := roomyWorld(t)
 	w.env.IdleLimit = 10e9
-	g := fullGuest
-	g.total = 1 << 20
-	s := w.open(largeConfig, g)
+	s := w.openSending(1 << 20)
 	carry := []func(){
 		func() { s.in(ACK, s.c.rcvNxt, 1) },
 		func() { s.says(1); s.deliver(); s.answer() },
@@ -244,9 +240,7 @@ func TestIdleLimit(t *testing.T) {
 // else to do.
 func TestLazyAck(t *testing.T) {
 	w := roomyWorld(t)
-	g := fullGuest
-	g.total = 1 << 20
-	s := w.open(largeConfig, g)
+	s := w.openSending(1 << 20)
 	w.env.Lazy = true
 	s.in(ACK, 1, 1000)
 	s.none("put off")

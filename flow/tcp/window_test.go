@@ -6,14 +6,8 @@ import "testing"
 // answered, with the window as it is.
 func TestHostFull(t *testing.T) {
 	w := roomyWorld(t)
-	g := fullGuest
-	g.total = 1 << 20
-	s := w.open(largeConfig, g)
-	s.host.room = 0
-	for s.guest.nxt < s.guest.edge {
-		s.transmit(10000)
-		s.deliver()
-	}
+	s := w.openSending(1 << 20)
+	s.fill(10000)
 	if got := s.c.HeldBytes(); got != s.guest.edge-1 || got < 65408 {
 		t.Fatalf("%d bytes held, the right edge was %d", got, s.guest.edge)
 	}
@@ -50,14 +44,8 @@ func TestHostFull(t *testing.T) {
 // What a probe of a closed window acknowledges counts (RFC 9293, 3.10.7.4).
 func TestProbeAcknowledges(t *testing.T) {
 	w := roomyWorld(t)
-	g := fullGuest
-	g.total = 1 << 20
-	s := w.open(largeConfig, g)
-	s.host.room = 0
-	for s.guest.nxt < s.guest.edge {
-		s.transmit(60000)
-		s.deliver()
-	}
+	s := w.openSending(1 << 20)
+	s.fill(60000)
 	s.says(1000)
 	s.deliver()
 	s.in(ACK, s.guest.edge, 1)
@@ -76,11 +64,7 @@ func TestNoSillyWindow(t *testing.T) {
 	cfg := largeConfig
 	cfg.MSS = 1460
 	s := w.open(cfg, g)
-	s.host.room = 0
-	for s.guest.nxt < s.guest.edge {
-		s.transmit(20000)
-		s.deliver()
-	}
+	s.fill(20000)
 	last := s.watch.maxEdge
 	for range 700 {
 		s.grant(100)
@@ -124,9 +108,7 @@ func TestWindowGrows(t *testing.T) {
 // No connection grows into all of what is left of the budget.
 func TestWindowLeavesRoom(t *testing.T) {
 	w := newWorld(t, limits{budget: 1 << 20, maxWindow: 1 << 20, maxFlight: 1 << 20, conns: 1})
-	g := fullGuest
-	g.total = 5 << 20
-	s := w.open(largeConfig, g)
+	s := w.openSending(5 << 20)
 	s.finish()
 	if got := s.watch.maxEdge - s.watch.acked; s.c.target > 2*w.budget.Limit/8 || got > 2*w.budget.Limit/8+scaleSlack {
 		t.Errorf("a window of %d, target %d, of a budget of %d", got, s.c.target, w.budget.Limit)
@@ -137,14 +119,8 @@ func TestWindowLeavesRoom(t *testing.T) {
 // While more than half of the window is held, no more is promised.
 func TestHostLags(t *testing.T) {
 	w := roomyWorld(t)
-	g := fullGuest
-	g.total = 1 << 20
-	s := w.open(largeConfig, g)
-	s.host.room = 0
-	for s.guest.nxt < s.guest.edge {
-		s.transmit(60000)
-		s.deliver()
-	}
+	s := w.openSending(1 << 20)
+	s.fill(60000)
 	edge := s.watch.maxEdge
 	s.grant(30000)
 	s.in(ACK, 1, 10) // asks for an ACK
@@ -176,19 +152,13 @@ func TestUnscaledWindow(t *testing.T) {
 // When the other connections have taken the whole budget, each still has its floor, and a new one is refused.
 func TestBudgetSpent(t *testing.T) {
 	w := newWorld(t, limits{budget: 1 << 20, maxWindow: 1 << 20, maxFlight: 1 << 20, conns: 4})
-	g := fullGuest
-	g.total = 300000
-	s := w.open(largeConfig, g)
+	s := w.openSending(300000)
 	w.ballast = w.budget.Limit - w.budget.Promised
 	w.budget.Promised = w.budget.Limit
 	if w.budget.Admit() {
 		t.Error("a connection is admitted to a spent budget")
 	}
-	s.host.room = 0
-	for s.guest.nxt < s.guest.edge {
-		s.transmit(60000)
-		s.deliver()
-	}
+	s.fill(60000)
 	s.grant(-1)
 	s.output()
 	s.deliver()
@@ -221,9 +191,7 @@ func TestAdmit(t *testing.T) {
 // host has room again, though the window hardly grows by that.
 func TestWindowRounding(t *testing.T) {
 	w := roomyWorld(t)
-	g := fullGuest
-	g.total = 1 << 20
-	s := w.open(largeConfig, g)
+	s := w.openSending(1 << 20)
 	s.host.room = 0
 	s.in(ACK, 1, 1)
 	for s.watch.acked == s.c.rcvNxt {
@@ -245,9 +213,7 @@ func TestWindowRounding(t *testing.T) {
 // With the budget spent there is nothing to round up with, from the first segment on.
 func TestWindowRoundingWithoutBudget(t *testing.T) {
 	w := newWorld(t, limits{budget: 200000, maxWindow: 4 << 20, maxFlight: 1 << 20, conns: 1})
-	g := fullGuest
-	g.total = 1 << 20
-	s := w.open(largeConfig, g)
+	s := w.openSending(1 << 20)
 	s.host.room = 0
 	w.ballast = w.budget.Limit - w.budget.Promised
 	w.budget.Promised = w.budget.Limit
@@ -331,9 +297,7 @@ func TestSentAgainIsAcknowledged(t *testing.T) {
 // The window of an older segment does not replace that of a newer one (RFC 9293, 3.10.7.4).
 func TestWindowUpdateOrder(t *testing.T) {
 	w := roomyWorld(t)
-	g := fullGuest
-	g.total = 10000
-	s := w.open(largeConfig, g)
+	s := w.openSending(10000)
 	tell := func(off int64, n int, window uint16) int64 {
 		seg := s.guest.segment(ACK, off, n)
 		seg.Window = window
@@ -363,9 +327,7 @@ func TestWindowUpdateOrder(t *testing.T) {
 // With nothing left to send the guest's window is no matter: it is not probed.
 func TestNoProbeAfterEnd(t *testing.T) {
 	w := roomyWorld(t)
-	g := fullGuest
-	g.total = 10000
-	s := w.open(largeConfig, g)
+	s := w.openSending(10000)
 	s.hangsUp()
 	s.deliver()
 	seg := s.guest.ack()
