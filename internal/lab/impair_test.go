@@ -12,19 +12,26 @@ import (
 	"github.com/vasta-net/vasta/internal/lab"
 )
 
-// TestImpairments looks at each thing that an impairment does to datagrams, in either direction. It runs in the guest machine.
-func TestImpairments(t *testing.T) {
-	l := newLab(t)
+// acrossLink opens a UDP socket in inet, and one in host that is connected to it. They are closed with the test.
+func acrossLink(t *testing.T, l *lab.Lab) (server net.PacketConn, client net.Conn) {
+	t.Helper()
 	server, err := l.Inet.ListenPacket("udp", net.JoinHostPort(lab.InetAddr4.Addr().String(), "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer server.Close()
-	client, err := l.Host.Dial("udp", server.LocalAddr().String(), time.Second)
+	t.Cleanup(func() { server.Close() })
+	client, err = l.Host.Dial("udp", server.LocalAddr().String(), time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer client.Close()
+	t.Cleanup(func() { client.Close() })
+	return server, client
+}
+
+// TestImpairments looks at each thing that an impairment does to datagrams, in either direction. It runs in the guest machine.
+func TestImpairments(t *testing.T) {
+	l := newLab(t)
+	server, client := acrossLink(t, l)
 
 	directions := []struct {
 		name   string
@@ -104,16 +111,7 @@ func TestBottleneck(t *testing.T) {
 	if err := l.Host.ImpairSent(lab.LinkName, lab.Impairment{Bottleneck: lab.Bottleneck{Rate: 1_000_000, Packets: queue}}); err != nil {
 		t.Fatal(err)
 	}
-	server, err := l.Inet.ListenPacket("udp", net.JoinHostPort(lab.InetAddr4.Addr().String(), "0"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	client, err := l.Host.Dial("udp", server.LocalAddr().String(), time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
+	server, client := acrossLink(t, l)
 	began := time.Now()
 	const sent = 100
 	for range sent {
