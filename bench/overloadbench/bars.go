@@ -1,18 +1,10 @@
 package overloadbench
 
 import (
-	"fmt"
 	"strings"
-)
 
-// Bar is one row of "What must be shown" in issue F, held against the results.
-type Bar struct {
-	Row      string   `json:"row"`
-	Want     string   `json:"want"`
-	Measured *float64 `json:"measured"` // nil: not measured
-	Met      bool     `json:"met"`
-	Why      string   `json:"why,omitempty"` // it was not measured
-}
+	"github.com/vasta-net/vasta/bench/internal/command"
+)
 
 // source are the figures of the source (S4: tun/tap ring with queue stop and wake, 2026), for comparison.
 var source = []string{
@@ -22,9 +14,9 @@ var source = []string{
 }
 
 // judge holds the rows that were measured against their bars.
-func judge(r *Results) (bars []Bar) {
+func judge(r *Results) (bars []command.Bar) {
 	add := func(row *RowResult, what, want, mode string, f func(s, drop *Sample) (float64, bool)) {
-		b := Bar{Row: row.Name + ": " + what, Want: want}
+		b := command.Bar{Row: row.Name + ": " + what, Want: want}
 		s, drop := row.sample(mode), row.sample("drop")
 		if s == nil {
 			b.Why = "not measured: " + row.Failure
@@ -69,16 +61,4 @@ func (r *RowResult) sample(mode string) *Sample {
 		}
 	}
 	return nil
-}
-
-// verdict is how a bar reads in the table.
-func (b *Bar) verdict() (measured, state string) {
-	measured, state = "–", "met"
-	if b.Measured != nil {
-		measured = fmt.Sprintf("%.4g", *b.Measured)
-	}
-	if !b.Met {
-		state = strings.TrimSuffix("MISSED, "+b.Why, ", ")
-	}
-	return measured, state
 }

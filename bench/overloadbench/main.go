@@ -59,7 +59,7 @@ type Results struct {
 	Machine command.Machine `json:"machine"`
 	Options Options         `json:"options"`
 	Rows    []RowResult     `json:"rows"`
-	Bars    []Bar           `json:"bars"`
+	Bars    []command.Bar   `json:"bars"`
 	Source  []string        `json:"source"` // the source's own figures
 }
 
@@ -179,11 +179,14 @@ func report(w io.Writer, r *Results) (missed int, err error) {
 	fmt.Fprint(t, "\nbar\tmeasured\twant\t\n")
 	for i := range r.Bars {
 		b := &r.Bars[i]
-		measured, state := b.verdict()
+		measured := "–"
+		if b.Measured != nil {
+			measured = fmt.Sprintf("%.4g", *b.Measured)
+		}
 		if !b.Met {
 			missed++
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", b.Row, measured, b.Want, state)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", b.Row, measured, b.Want, b.State())
 	}
 	if err := t.Flush(); err != nil {
 		return 0, err

@@ -3,16 +3,12 @@ package overloadbench
 import (
 	"fmt"
 
+	"github.com/vasta-net/vasta/bench/internal/command"
 	"github.com/vasta-net/vasta/bench/internal/page"
 )
 
 // PageBars are the bars as a page shows them.
-func (r *Results) PageBars() (bars []page.Bar) {
-	for _, b := range r.Bars {
-		bars = append(bars, page.Bar{What: b.Row, Want: b.Want, Measured: b.Measured, Met: b.Met, Why: b.Why})
-	}
-	return bars
-}
+func (r *Results) PageBars() []page.Bar { return command.PageBars(r.Bars) }
 
 // PageCharts are the rows as a page shows them: what was delivered in each mode, and beside it what was lost and what it cost.
 func (r *Results) PageCharts() (charts []page.Chart) {

@@ -5,28 +5,20 @@ import (
 	"math"
 	"slices"
 
+	"github.com/vasta-net/vasta/bench/internal/command"
 	"github.com/vasta-net/vasta/bench/internal/rounds"
 	"github.com/vasta-net/vasta/packet"
 )
 
-// Bar is one row of "What must be shown" in issue D, held against the results.
-type Bar struct {
-	Row      string   `json:"row"`
-	Want     string   `json:"want"`
-	Measured *float64 `json:"measured"` // nil: not measured
-	Met      bool     `json:"met"`
-	Why      string   `json:"why,omitempty"` // it was not measured
-}
-
 // judge holds the results of the rows that were selected against their bars.
-func judge(r *Results) (bars []Bar) {
+func judge(r *Results) (bars []command.Bar) {
 	// add appends a bar about subjects of a row, unless the row was not selected; one of which too few rounds are valid is not measured.
 	add := func(row, title, want string, subjects []string, f func() (float64, bool)) {
 		of := r.row(row)
 		if of == nil {
 			return
 		}
-		b := Bar{Row: title, Want: want}
+		b := command.Bar{Row: title, Want: want}
 		for _, s := range subjects {
 			if why := of.series(s).missing(of.Rounds); why != "" && b.Why == "" {
 				b.Why = "not measured: " + s + ": " + why
@@ -102,7 +94,7 @@ func judge(r *Results) (bars []Bar) {
 		}
 	}
 	n := r.wrong()
-	return append(bars, Bar{Row: "frames out of sequence or with other bytes, all rows", Want: "0", Measured: &n, Met: n == 0})
+	return append(bars, command.Bar{Row: "frames out of sequence or with other bytes, all rows", Want: "0", Measured: &n, Met: n == 0})
 }
 
 // testpmdName is the subject that dpdk-testpmd's pair is, in the same direction.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/vasta-net/vasta/bench/internal/command"
 	"github.com/vasta-net/vasta/bench/internal/page"
 	"github.com/vasta-net/vasta/bench/internal/rounds"
 )
@@ -22,12 +23,7 @@ func newPage(r *Results) *page.Page {
 }
 
 // PageBars are the bars as a page shows them.
-func (r *Results) PageBars() (bars []page.Bar) {
-	for _, b := range r.Bars {
-		bars = append(bars, page.Bar{What: b.Row, Want: b.Want, Measured: b.Measured, Met: b.Met, Why: b.Why})
-	}
-	return bars
-}
+func (r *Results) PageBars() []page.Bar { return command.PageBars(r.Bars) }
 
 // PageSections are the tables as charts, each a section.
 func (r *Results) PageSections() (sections []page.Section) {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/vasta-net/vasta/bench/internal/command"
 	"github.com/vasta-net/vasta/bench/internal/page"
 )
 
@@ -21,7 +22,7 @@ func TestPage(t *testing.T) {
 			{Name: "b", Table: "first", Title: "more", Unit: "ns", Rounds: 1},
 			{Name: "c", Table: "second", Title: "nothing", Unit: "ns", Rounds: 1, Series: []Series{{Subject: "zero", Samples: []Sample{{Value: 0}}}}},
 		},
-		Bars: []Bar{{Row: "speed", Want: "≥ 1", Measured: &met, Met: true}, {Row: "other", Want: "0", Why: "not measured: no such program"}},
+		Bars: []command.Bar{{Row: "speed", Want: "≥ 1", Measured: &met, Met: true}, {Row: "other", Want: "0", Why: "not measured: no such program"}},
 	}
 	p := newPage(r)
 	want := []page.Section{

@@ -20,7 +20,7 @@ type Results struct {
 	Machine command.Machine `json:"machine"`
 	Options Options         `json:"options"`
 	Rows    []RowResult     `json:"rows"`
-	Bars    []Bar           `json:"bars"`
+	Bars    []command.Bar   `json:"bars"`
 }
 
 // RowResult are the series of a row.
@@ -194,7 +194,7 @@ func report(w io.Writer, r *Results) (missed int, err error) {
 	t := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
 	unmeasured := 0
 	for _, bar := range r.Bars {
-		state, measured := "met", "–"
+		measured := "–"
 		if bar.Measured != nil {
 			measured = page.Show(*bar.Measured)
 		} else {
@@ -202,9 +202,8 @@ func report(w io.Writer, r *Results) (missed int, err error) {
 		}
 		if !bar.Met {
 			missed++
-			state = strings.TrimSuffix("MISSED, "+bar.Why, ", ")
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", bar.Row, measured, bar.Want, state)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", bar.Row, measured, bar.Want, bar.State())
 	}
 	if err := t.Flush(); err != nil {
 		return 0, err

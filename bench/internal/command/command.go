@@ -1,4 +1,4 @@
-// Package command holds what the command lines of the benchmarks have in common: options, exit statuses, which rows are measured, and results as a file.
+// Package command holds what the command lines of the benchmarks have in common: options, exit statuses, which rows are measured, bars, and results as a file.
 package command
 
 import (

@@ -26,13 +26,9 @@ func (c TCPCounters) Sub(before TCPCounters) TCPCounters {
 func ReadTCPCounters() (TCPCounters, error) {
 	all := make(map[string]int64)
 	for _, file := range []string{"/proc/thread-self/net/snmp", "/proc/thread-self/net/netstat"} {
-		data, err := os.ReadFile(file)
+		table, err := readNetTable(file)
 		if err != nil {
 			return TCPCounters{}, err
-		}
-		table, err := parseNetTable(data)
-		if err != nil {
-			return TCPCounters{}, fmt.Errorf("%s: %w", file, err)
 		}
 		maps.Copy(all, table)
 	}
@@ -42,6 +38,19 @@ func ReadTCPCounters() (TCPCounters, error) {
 		}
 	}
 	return TCPCounters{OutOfOrder: all["TcpExt.TCPOFOQueue"], Retransmits: all["Tcp.RetransSegs"]}, nil
+}
+
+// readNetTable reads a file that parseNetTable understands.
+func readNetTable(file string) (map[string]int64, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	table, err := parseNetTable(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return table, nil
 }
 
 // parseNetTable reads pairs of lines, the first of which has the names of the numbers in the second; both begin with the name

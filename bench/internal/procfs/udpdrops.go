@@ -27,19 +27,16 @@ func (d UDPDrops) Add(o UDPDrops) UDPDrops { return UDPDrops{d.Link + o.Link, d.
 // ReadUDPDrops returns the counters of the network namespace that the calling thread is in.
 func ReadUDPDrops() (UDPDrops, error) {
 	const snmp, dev = "/proc/thread-self/net/snmp", "/proc/thread-self/net/dev"
-	data, err := os.ReadFile(snmp)
+	table, err := readNetTable(snmp)
 	if err != nil {
 		return UDPDrops{}, err
-	}
-	table, err := parseNetTable(data)
-	if err != nil {
-		return UDPDrops{}, fmt.Errorf("%s: %w", snmp, err)
 	}
 	overflows, ok := table["Udp.RcvbufErrors"]
 	if !ok {
 		return UDPDrops{}, fmt.Errorf("%s: no Udp.RcvbufErrors", snmp)
 	}
-	if data, err = os.ReadFile(dev); err != nil {
+	data, err := os.ReadFile(dev)
+	if err != nil {
 		return UDPDrops{}, err
 	}
 	link, err := parseDeviceDrops(data)
