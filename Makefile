@@ -55,9 +55,10 @@ explore:
 	$(GO) test $(TESTFLAGS) -tags explore -run 'TestNoWakeUpLost|TestExplorer' ./virtio/queue
 
 # What stands on the layout of shared memory, on another architecture. It shows layout and alignment; qemu does not reorder as arm64 does.
+# Of a SIGBUS qemu 7.2 does not tell the address, by which memory that was taken away is told from a mistake of one's own: TestMemoryShrinks cannot work there.
 test-arm64:
 	command -v qemu-aarch64-static >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends qemu-user-static; }
-	GOARCH=arm64 $(GO) test $(TESTFLAGS) -exec qemu-aarch64-static ./virtio/...
+	GOARCH=arm64 $(GO) test $(TESTFLAGS) -skip '^TestMemoryShrinks$$' -exec qemu-aarch64-static ./virtio/...
 
 prepare:
 	$(SUDO) .ci/prepare
