@@ -1,10 +1,12 @@
 package vasta_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"hash/crc32"
 	"math/rand/v2"
+	"net/netip"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -13,6 +15,7 @@ import (
 	"github.com/vasta-net/vasta"
 	"github.com/vasta-net/vasta/link"
 	"github.com/vasta-net/vasta/link/mem"
+	"github.com/vasta-net/vasta/netns"
 	"github.com/vasta-net/vasta/packet"
 	"github.com/vasta-net/vasta/stats"
 )
@@ -143,6 +146,56 @@ func TestJoined(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// TestNeighbours: the kernels of two guests, joined at layer 2 by hooks that know the other's addresses: a connection between the two goes past both gateways, in frames of up to 64 KiB at an MTU of 1500,
+// with checksums left to the link, while both reach their own routers; whatever the number of workers is.
+func TestNeighbours(t *testing.T) {
+	addresses := [2]netip.Prefix{netip.MustParsePrefix("10.0.2.15/24"), netip.MustParsePrefix("10.0.2.16/24")}
+	for _, queues := range []int{1, 3} {
+		t.Run(itoa(queues)+" queues", func(t *testing.T) {
+			var spaces [2]*space
+			var networks [2]atomic.Pointer[vasta.Network]
+			var longest [2]atomic.Int64 // bytes
+			for i := range spaces {
+				c, other := plain(), addresses[1-i].Addr().As4()
+				c.Guest.NoIPv6, c.Guest.Address6, c.Guest.Gateway.V6 = true, netip.Prefix{}, netip.Addr{}
+				c.Guest.Address4, c.Guest.MAC = addresses[i], netns.MAC{2, 0, 0, 0, 0, byte(1 + i)}
+				c.Guest.MTU, c.Limits.Queues = 1500, queues
+				c.Hook = func(int) packet.Hook {
+					return func(frames []packet.Frame, verdicts []packet.Verdict) {
+						for k := range frames {
+							var b [42]byte
+							n := frames[k].CopyAt(b[:], 0)
+							asked := n == len(b) && binary.BigEndian.Uint16(b[12:]) == packet.EtherARP && [4]byte(b[38:]) == other
+							if asked || netns.MAC(b[:6]) == (netns.MAC{2, 0, 0, 0, 0, byte(2 - i)}) {
+								verdicts[k] = packet.RedirectTo(1 - i)
+							}
+						}
+					}
+				}
+				c.Redirect = func(target int, f *packet.Frame) bool {
+					longest[i].Store(max(longest[i].Load(), int64(f.Len)))
+					return networks[target].Load().Deliver(f)
+				}
+				spaces[i] = newSpace(t)
+				networks[i].Store(running(t, c, spaces[i].link()))
+			}
+			l := spaces[1].listen("tcp", "10.0.2.16:7000")
+			defer l.Close()
+			go echo(l)
+			spaces[0].comesBack("10.0.2.16:7000", bytes.Repeat([]byte("neighbour"), 1_000_000))
+			for i := range networks {
+				s := total(t, networks[i].Load()).Total
+				if s.Redirected == 0 || s.Delivered == 0 || s.TCPOpened+s.TCPAccepted != 0 {
+					t.Errorf("guest %d: %d frames were redirected, %d delivered, %d connections went through the gateway", i, s.Redirected, s.Delivered, s.TCPOpened+s.TCPAccepted)
+				}
+				if n := longest[i].Load(); n < 10_000 {
+					t.Errorf("the longest frame from guest %d had %d bytes: segments did not pass whole", i, n)
+				}
+			}
+		})
+	}
 }
 
 // TestDeliverToNobody: frames for a network that does not run wait for it, as far as there is room; what finds none is counted, by who redirects and by who has no room.

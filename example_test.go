@@ -1,6 +1,7 @@
 package vasta_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -109,6 +110,68 @@ func ExampleQueues() {
 		}
 	}
 	// Output: 10.0.2.2 is at 9a:55:9a:55:9a:55
+}
+
+// Two guests of one program, joined at layer 2: a hook redirects what one sends to the other's Ethernet address.
+func ExampleNetwork_Deliver() {
+	var guests [2]*mem.Guest
+	var networks [2]*vasta.Network
+	for i := range networks {
+		other := []byte{2, 0, 0, 0, 0, byte(1 - i)} // the Ethernet address of the other guest
+		c := vasta.Config{
+			Guest: vasta.Guest{MAC: netns.MAC{2, 0, 0, 0, 0, byte(i)}},
+			Hook: func(int) packet.Hook {
+				return func(frames []packet.Frame, verdicts []packet.Verdict) {
+					for k := range frames {
+						var to [6]byte
+						if frames[k].CopyAt(to[:], 0); bytes.Equal(to[:], other) {
+							verdicts[k] = packet.RedirectTo(1 - i)
+						}
+					}
+				}
+			},
+			Redirect: func(target int, f *packet.Frame) bool { return networks[target].Deliver(f) },
+		}
+		network, guest, err := mem.New(mem.Config{Offloads: mem.Offloads})
+		if err == nil {
+			guests[i] = guest
+			defer guest.Close()
+			networks[i], err = vasta.New(c, vasta.Queues(network))
+		}
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		defer networks[i].Close()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	for _, n := range networks { // when both exist
+		go n.Run(ctx)
+	}
+
+	head := []byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0x88, 0xb5} // to guest 1, from guest 0
+	guests[0].Send(&link.Out{Head: head, Payload: [][]byte{[]byte("hello, neighbour")}})
+	for {
+		if err := guests[1].Wait(ctx); err != nil {
+			fmt.Println(err)
+			return
+		}
+		var frames [link.MaxBatch]packet.Frame
+		received, err := guests[1].Receive(frames[:])
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		for _, f := range frames[:received] {
+			b := make([]byte, f.Len)
+			if f.CopyAt(b, 0); bytes.HasPrefix(b, head) {
+				fmt.Printf("%s\n", b[len(head):])
+				return
+			}
+		}
+	}
+	// Output: hello, neighbour
 }
 
 // Ports come and go while the network works.
