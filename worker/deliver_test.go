@@ -12,6 +12,7 @@ import (
 	"github.com/vasta-net/vasta/packet"
 	"github.com/vasta-net/vasta/stats"
 	"github.com/vasta-net/vasta/worker"
+	"golang.org/x/sys/unix"
 )
 
 // cutFrame is a frame in pieces.
@@ -123,7 +124,6 @@ func sumOf(b []byte) uint16 {
 func TestDeliverToFullLink(t *testing.T) {
 	r := newRigOn(t, linktest.New(link.Features{}))
 	hdr, partial, whole := partialUDP(100)
-	r.link.RefuseAfter(3)
 	const n = 20
 	for i := range n {
 		partial[len(partial)-1], whole[len(whole)-1] = byte(i), byte(i)
@@ -137,7 +137,7 @@ func TestDeliverToFullLink(t *testing.T) {
 		t.Fatalf("%d frames were sent to a full link", len(all))
 	}
 	r.link.SetFull(false)
-	r.link.Refuse(1)
+	r.link.RefuseAfter(3)
 	r.run(50 * millisecond)
 	all := r.link.Take()
 	if len(all) != n || r.stats.Delivered != n || r.stats.Dropped() != 0 {
@@ -150,6 +150,47 @@ func TestDeliverToFullLink(t *testing.T) {
 		if sum := packet.PseudoSum(guest4, server4, packet.ProtoUDP, 108); sumOf(append([]byte{byte(sum >> 8), byte(sum)}, f.Data[34:]...)) != 0xffff {
 			t.Fatalf("frame %d has a wrong checksum", i)
 		}
+	}
+}
+
+// TestDeliverWakes: the first frame wakes the worker, which may sleep and know of no ring yet; then one does that comes while it sleeps, and none else.
+func TestDeliverWakes(t *testing.T) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	r := newRig(t, func(c *worker.Config) { c.WakeFd = fd })
+	f := &packet.Frame{Bufs: [][]byte{make([]byte, 60)}, Len: 60}
+	woken := func() uint64 {
+		var b [8]byte
+		if _, err := unix.Read(fd, b[:]); err != nil {
+			return 0
+		}
+		return binary.NativeEndian.Uint64(b[:])
+	}
+	for _, want := range []uint64{1, 0, 0} {
+		if !r.w.Deliver(f) || woken() != want {
+			t.Errorf("a frame does not wake the worker %d times", want)
+		}
+	}
+	r.settle()
+	slept := false
+	r.host.OnWait = func(timeout int64) {
+		if timeout == 0 || slept {
+			return
+		}
+		slept = true
+		for _, want := range []uint64{1, 0} {
+			if !r.w.Deliver(f) || woken() != want {
+				t.Errorf("a frame does not wake the worker %d times while it sleeps", want)
+			}
+		}
+	}
+	r.run(millisecond)
+	r.settle()
+	if all := r.link.Take(); len(all) != 5 || !slept {
+		t.Errorf("%d frames were sent; the worker has slept: %v", len(all), slept)
 	}
 }
 
