@@ -176,6 +176,9 @@ func soakWith(ctx context.Context, r *rig, x *session, d *disturber) (Sample, er
 		},
 		Note: sum.Example,
 	}
+	if sum.Failed > 0 {
+		s.Note = fmt.Sprintf("failed: %s; one: %s", reasons(sum.Reasons), sum.Example)
+	}
 	for _, kind := range []struct {
 		extra  string
 		values []float64
@@ -197,7 +200,11 @@ func (d *disturber) say(r *rig, began time.Time, sum loadgen.Mixed, w watched) {
 		}
 		return v[len(v)-1]
 	}
-	r.say("soak %v of %v: %s GiB, %d streams, %d connections, %d datagrams, %d pings; %d wrong, %d failed, %d lost; %d disturbances; %s MiB, %.0f descriptors, %.0f goroutines",
+	why := ""
+	if sum.Failed > 0 {
+		why = " (" + reasons(sum.Reasons) + ")"
+	}
+	r.say("soak %v of %v: %s GiB, %d streams, %d connections, %d datagrams, %d pings; %d wrong, %d failed%s, %d lost; %d disturbances; %s MiB, %.0f descriptors, %.0f goroutines",
 		time.Since(began).Round(time.Second), r.opts.Soak, number(float64(sum.Bytes)/gib), sum.Streams, sum.Connections, sum.Datagrams, sum.Pings,
-		sum.Wrong, sum.Failed, sum.Lost, d.count, number(last(w.memory)), last(w.descriptors), last(w.goroutines))
+		sum.Wrong, sum.Failed, why, sum.Lost, d.count, number(last(w.memory)), last(w.descriptors), last(w.goroutines))
 }

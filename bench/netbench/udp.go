@@ -209,8 +209,8 @@ func (l losses) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// reasons says what vasta has dropped.
-func reasons(drops map[string]int64) string {
+// reasons lists what was counted by reason: what vasta has dropped, what failed.
+func reasons[N int | int64](drops map[string]N) string {
 	var parts []string
 	for _, reason := range slices.Sorted(maps.Keys(drops)) {
 		parts = append(parts, fmt.Sprintf("%d %s", drops[reason], reason))

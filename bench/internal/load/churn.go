@@ -19,8 +19,9 @@ const exchangeSize = 256
 type Churned struct {
 	Done      int // opened, answered rightly and closed
 	Failed    int
-	Wrong     int    // of the failed ones, those with wrong bytes in the answer
-	Example   string // says of one of the failed ones why
+	Wrong     int     // of the failed ones, those with wrong bytes in the answer
+	Reasons   Reasons // why the others failed
+	Example   string  // says of one of the failed ones why
 	PerSecond float64
 }
 
@@ -30,6 +31,8 @@ func Churn(server netip.Addr, total, clients int, stop <-chan struct{}) Churned 
 	var (
 		next, failed, wrong atomic.Int64
 		example             atomic.Pointer[string]
+		reasons             Reasons
+		mu                  sync.Mutex // of reasons
 		wg                  sync.WaitGroup
 	)
 	start := time.Now()
@@ -50,7 +53,11 @@ func Churn(server netip.Addr, total, clients int, stop <-chan struct{}) Churned 
 					continue
 				}
 				failed.Add(1)
-				if !right {
+				if right {
+					mu.Lock()
+					reasons.add(because("connection", err))
+					mu.Unlock()
+				} else {
 					wrong.Add(1)
 				}
 				text := fmt.Sprintf("connection %d: %v", i+1, err)
@@ -61,7 +68,7 @@ func Churn(server netip.Addr, total, clients int, stop <-chan struct{}) Churned 
 	}
 	wg.Wait()
 	tried := min(next.Load(), int64(total))
-	c := Churned{Done: int(tried - failed.Load()), Failed: int(failed.Load()), Wrong: int(wrong.Load())}
+	c := Churned{Done: int(tried - failed.Load()), Failed: int(failed.Load()), Wrong: int(wrong.Load()), Reasons: reasons}
 	c.PerSecond = float64(c.Done) / time.Since(start).Seconds()
 	if text := example.Load(); text != nil {
 		c.Example = *text

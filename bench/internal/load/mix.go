@@ -39,7 +39,8 @@ type Mixed struct {
 	Wrong int
 	// Failed counts streams and short connections that were refused, reset or stuck; Lost datagrams and pings without answer.
 	Failed, Lost int
-	Example      string // says of one that was wrong or failed why
+	Reasons      Reasons // why they failed
+	Example      string  // says of one that was wrong or failed why
 }
 
 // Add adds up two mixes.
@@ -52,6 +53,7 @@ func (m *Mixed) Add(o Mixed) {
 	m.Wrong += o.Wrong
 	m.Failed += o.Failed
 	m.Lost += o.Lost
+	m.Reasons.add(o.Reasons)
 	if o.Example != "" && (m.Example == "" || o.Wrong > 0) {
 		m.Example = o.Example
 	}
@@ -83,7 +85,7 @@ func (x Mix) Run() Mixed {
 	}
 	part(func() Mixed {
 		c := Churn(x.Server, 1<<30, mixClients, stop)
-		return Mixed{Connections: c.Done, Failed: c.Failed - c.Wrong, Wrong: c.Wrong, Example: c.Example}
+		return Mixed{Connections: c.Done, Failed: c.Failed - c.Wrong, Wrong: c.Wrong, Reasons: c.Reasons, Example: c.Example}
 	})
 	part(func() Mixed { return datagramsUntil(x.Server, end) })
 	part(func() Mixed {
@@ -111,12 +113,12 @@ func streamsUntil(server netip.Addr, download bool, end time.Time) (m Mixed) {
 		m.Bytes += s.Bytes
 		switch {
 		case err != nil:
-			m.Add(Mixed{Failed: 1, Example: err.Error()})
+			m.Add(Mixed{Failed: 1, Reasons: because("stream", err), Example: err.Error()})
 			time.Sleep(pollInterval) // what refuses one refuses the next
 		case s.Wrong > 0:
 			m.Add(Mixed{Wrong: 1, Example: s.Example})
 		case s.Stuck > 0:
-			m.Add(Mixed{Failed: 1, Example: fmt.Sprintf("a stream was stuck after %d bytes", s.Bytes)})
+			m.Add(Mixed{Failed: 1, Reasons: Reasons{"stream: stuck": 1}, Example: fmt.Sprintf("a stream was stuck after %d bytes", s.Bytes)})
 		default:
 			m.Streams++
 		}
@@ -127,11 +129,11 @@ func streamsUntil(server netip.Addr, download bool, end time.Time) (m Mixed) {
 func datagramsUntil(server netip.Addr, end time.Time) (m Mixed) {
 	fd, err := socket(unix.SOCK_DGRAM, udpTimeout)
 	if err != nil {
-		return Mixed{Failed: 1, Example: err.Error()}
+		return Mixed{Failed: 1, Reasons: because("datagrams", err), Example: err.Error()}
 	}
 	defer unix.Close(fd)
 	if err := unix.Connect(fd, sockaddr(server, PortUDP)); err != nil {
-		return Mixed{Failed: 1, Example: err.Error()}
+		return Mixed{Failed: 1, Reasons: because("datagrams", err), Example: err.Error()}
 	}
 	buf := make([]byte, 2*datagramSize)
 	for n := uint64(0); time.Now().Before(end); n++ {

@@ -23,7 +23,8 @@ func TestMix(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if m := nobody.Run(); m.Wrong != 0 || m.Failed == 0 || m.Lost == 0 || m.Streams+m.Connections+m.Datagrams != 0 || m.Example == "" {
+	if m := nobody.Run(); m.Wrong != 0 || m.Failed == 0 || m.Lost == 0 || m.Streams+m.Connections+m.Datagrams != 0 || m.Example == "" ||
+		m.Reasons["stream, connect: connection refused"]+m.Reasons["connection, connect: connection refused"] != m.Failed {
 		t.Errorf("nobody listens: %+v", m)
 	}
 }
