@@ -55,8 +55,9 @@ func TestManyRebuilds(t *testing.T) {
 			}
 			size := 20 + rng.IntN(40_000)
 			frame := numbered(sent+1, 54+size)
-			copy(pool.Bytes(pg), frame[54:])
-			if r.q.Send(&link.Out{Head: frame[:54], Payload: [][]byte{pool.Bytes(pg)[:size]}}) {
+			room := 128 * rng.IntN(2)
+			copy(pool.Bytes(pg)[room:], frame[54:])
+			if r.q.Send(&link.Out{Head: frame[:54], Payload: [][]byte{pool.Bytes(pg)[room:][:size]}, Room: room}) {
 				sent++
 			}
 			pool.Put(pg)

@@ -150,8 +150,9 @@ func (l *load) send() error {
 	frame := experiment(l.sent+1, 54+size)
 	out := link.Out{Head: frame[:54], Payload: [][]byte{frame[54:]}}
 	if l.rng.IntN(2) == 0 {
-		copy(l.pool.Bytes(pg), frame[54:])
-		out.Payload[0] = l.pool.Bytes(pg)[:size]
+		out.Room = 128 * l.rng.IntN(2)
+		out.Payload[0] = l.pool.Bytes(pg)[out.Room:][:size]
+		copy(out.Payload[0], frame[54:])
 	}
 	if l.queue.Send(&out) {
 		l.sent++
