@@ -14,42 +14,33 @@ import (
 	"github.com/vasta-net/vasta/internal/lab"
 )
 
+// serveEach listens at an address, says at which port, and serves each connection, which is closed then. It ends with the listener.
+func serveEach(address string, serve func(*net.TCPConn)) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	fmt.Println(l.Addr().(*net.TCPAddr).Port)
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go func() {
+			serve(c.(*net.TCPConn))
+			c.Close()
+		}()
+	}
+}
+
 func init() {
 	// hold ADDR accepts connections and keeps each until its peer has closed it.
 	guestPrograms["hold"] = func(args []string) error {
-		l, err := net.Listen("tcp", args[0])
-		if err != nil {
-			return err
-		}
-		fmt.Println(l.Addr().(*net.TCPAddr).Port)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return err
-			}
-			go func() {
-				_, _ = io.Copy(io.Discard, c) // its peer's affair
-				c.Close()
-			}()
-		}
+		return serveEach(args[0], func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) }) // its peer's affair
 	}
 	// answer ADDR answers one byte on every connection.
 	guestPrograms["answer"] = func(args []string) error {
-		l, err := net.Listen("tcp", args[0])
-		if err != nil {
-			return err
-		}
-		fmt.Println(l.Addr().(*net.TCPAddr).Port)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return err
-			}
-			go func() {
-				_ = echoOne(c.(*net.TCPConn)) // its peer's affair
-				c.Close()
-			}()
-		}
+		return serveEach(args[0], func(c *net.TCPConn) { _ = echoOne(c) }) // its peer's affair
 	}
 	// churn N ADDR has N connections of one byte each way, a few at a time.
 	guestPrograms["churn"] = func(args []string) error {
