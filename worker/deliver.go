@@ -157,7 +157,7 @@ func (w *Worker) fitOffloads(h *packet.NetHdr, b []byte) stats.Reason {
 	if partial && field+2 > len(b) || int(h.HdrLen) > len(b) {
 		return stats.BadVnetHeader
 	}
-	carried := false
+	var carried bool
 	switch h.GSOType &^ packet.GSOECN {
 	case packet.GSONone:
 		if h.GSOType != packet.GSONone {

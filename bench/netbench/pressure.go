@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -176,6 +177,7 @@ type counting struct {
 	done        chan struct{}
 	got         float64 // valid once done is closed, and so are the others
 	first, last time.Time
+	over        atomic.Bool // the generator has ended
 }
 
 // listenCounting opens one on the namespace's loopback. The caller closes conn.
@@ -207,6 +209,9 @@ func listenCounting(ns *lab.Namespace) (*counting, error) {
 				c.first = c.last
 			}
 			c.got++
+			if !c.over.Load() {
+				continue // a pause of the tool's is not the end
+			}
 			if err := c.conn.SetReadDeadline(c.last.Add(pressureQuiet)); err != nil {
 				return
 			}
@@ -215,8 +220,9 @@ func listenCounting(ns *lab.Namespace) (*counting, error) {
 	return c, nil
 }
 
-// wait returns how many datagrams have come, and in how much time, when no more do.
+// wait returns, once the generator has ended, how many datagrams have come, and in how much time, when no more do.
 func (c *counting) wait() (got float64, took time.Duration) {
+	c.over.Store(true)
 	if err := c.conn.SetReadDeadline(time.Now().Add(pressureQuiet)); err != nil {
 		return 0, 0
 	}
