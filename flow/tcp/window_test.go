@@ -254,6 +254,32 @@ func TestWindowShrinksAndAllIsAcknowledged(t *testing.T) {
 	s.finish()
 }
 
+// A guest that has filled a window which has become less since, and sends its last byte again, has no room still.
+func TestFullWindowThatShrank(t *testing.T) {
+	w := roomyWorld(t)
+	g := fullGuest
+	g.total = 8 << 20
+	s := w.open(largeConfig, g)
+	for s.c.target < 1<<20 {
+		s.transmit(60000)
+		s.deliver()
+	}
+	s.host.room = 0
+	w.env.NearWindow = 128 << 10
+	for s.c.rcvNxt < s.watch.maxEdge {
+		s.in(ACK, s.c.rcvNxt, int(min(60000, s.watch.maxEdge-s.c.rcvNxt)))
+	}
+	s.take()
+	s.in(ACK, s.c.rcvNxt-1, 1)
+	last := s.one("the last byte again")
+	s.want("ACK", last, ACK, 1, 1, s.c.rcvNxt)
+	if last.window != 0 {
+		t.Errorf("a window of %d", last.window)
+	}
+	s.grant(-1)
+	s.finish()
+}
+
 // An acknowledgement that lags catches up with what the guest sends again: it may have nothing else to send, or have lost what comes next, and would send the same
 // until it gives up. Up to the right edge that it was told once, all is taken.
 func TestSentAgainIsAcknowledged(t *testing.T) {
