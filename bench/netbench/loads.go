@@ -86,8 +86,10 @@ type load struct {
 	alone     func(context.Context, *rig, *subject) (Sample, error)
 }
 
-// Predicates for load.who. Variants of vasta, and the routed veth, take part where they are named.
-func everybody(s *subject) bool      { return s.Class != ClassVariant && s.Name != routedName }
+// Predicates for load.who. Variants of vasta, the routed veth and the loopback take part where they are named.
+func everybody(s *subject) bool {
+	return s.Class != ClassVariant && s.Name != routedName && s.Name != loopbackName
+}
 func toolsOnly(s *subject) bool      { return everybody(s) && s.Class != ClassYardstick }
 func notSplice(s *subject) bool      { return everybody(s) && s.Name != spliceName }
 func pastasAndVeth(s *subject) bool  { return s.PastaLike || s.Name == vethName }
