@@ -15,10 +15,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/vasta-net/vasta/bench/internal/procfs"
+	generator "github.com/vasta-net/vasta/bench/pktgen"
 	"github.com/vasta-net/vasta/internal/lab"
 )
 
@@ -153,19 +153,7 @@ func pressure(ctx context.Context, r *rig, x *session, inside *lab.Namespace, qd
 // lostAt counts the frames that a device of the namespace, and its qdisc, have lost so far on the way out.
 func lostAt(ns *lab.Namespace, device string) (lost uint64, err error) {
 	err = ns.Do(func() error {
-		link, err := netlink.LinkByName(device)
-		if err != nil {
-			return err
-		}
-		if s := link.Attrs().Statistics; s != nil {
-			lost = s.TxDropped
-		}
-		qdiscs, err := netlink.QdiscList(link)
-		for _, q := range qdiscs {
-			if s := q.Attrs().Statistics; s != nil && s.Queue != nil {
-				lost += uint64(s.Queue.Drops)
-			}
-		}
+		lost, err = generator.LostOut(device)
 		return err
 	})
 	return lost, err

@@ -50,14 +50,8 @@ type openTAP struct{ *pktgen.TAP }
 func (openTAP) Close() error { return nil }
 
 func (b *tapBed) counts() (c counts, err error) {
-	l, err := netlink.LinkByName(tapName)
-	if err != nil {
-		return c, err
-	}
-	if s := l.Attrs().Statistics; s != nil {
-		c.dropped = s.TxDropped
-	}
-	return c, nil
+	c.dropped, err = pktgen.LostOut(tapName)
+	return c, err
 }
 
 func (b *tapBed) close() error { return b.tap.Close() }

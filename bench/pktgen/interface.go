@@ -146,6 +146,25 @@ func (p *Interface) Receive(limit time.Duration) ([][]byte, error) {
 	return p.frames[:n], nil
 }
 
+// LostOut counts the frames that the kernel has lost so far on their way out of an interface of the calling thread's network namespace: those that the device
+// had no room for, and those of its queueing discipline.
+func LostOut(name string) (lost uint64, err error) {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return 0, err
+	}
+	if s := link.Attrs().Statistics; s != nil {
+		lost = s.TxDropped
+	}
+	qdiscs, err := netlink.QdiscList(link)
+	for _, q := range qdiscs {
+		if s := q.Attrs().Statistics; s != nil && s.Queue != nil {
+			lost += uint64(s.Queue.Drops)
+		}
+	}
+	return lost, err
+}
+
 // Dropped is how many frames the kernel has dropped because nobody received them, since the last call.
 func (p *Interface) Dropped() uint64 {
 	s, err := unix.GetsockoptTpacketStats(p.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)

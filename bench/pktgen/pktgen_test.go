@@ -3,6 +3,7 @@ package pktgen
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -263,6 +264,53 @@ func TestInterfaces(t *testing.T) {
 			if status := Main(strings.Fields(line), &strings.Builder{}, &errs); status != command.Failed || !strings.Contains(errs.String(), want) {
 				t.Errorf("%s: status %d, %s", line, status, errs.String())
 			}
+		}
+	})
+}
+
+// TestLostOut: what a queueing discipline has no room for is counted beside what the device has none for.
+func TestLostOut(t *testing.T) {
+	inNamespace(t, func() {
+		tap, err := OpenTAP("tq", 0)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer tap.Close()
+		l, err := netlink.LinkByName("tq")
+		if err == nil {
+			err = netlink.QdiscReplace(&netlink.Tbf{
+				QdiscAttrs: netlink.QdiscAttrs{LinkIndex: l.Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT}, Rate: 1000, Buffer: netlink.Xmittime(1000, 400), Limit: 400,
+			})
+		}
+		if err == nil {
+			err = errors.Join(netlink.LinkSetUp(l), AwaitCarrier(context.Background(), "tq"))
+		}
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		p, err := OpenInterface("tq", false)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer p.Close()
+		before, err := LostOut("tq")
+		if err != nil {
+			t.Error(err)
+		}
+		refused := uint64(0)
+		for range 20 {
+			n, err := p.Send([][]byte{make([]byte, 150)})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			refused += uint64(1 - n)
+		}
+		if lost, err := LostOut("tq"); err != nil || refused < 10 || lost-before < refused {
+			t.Errorf("%d counted as lost, %d refused: %v", lost-before, refused, err)
 		}
 	})
 }
