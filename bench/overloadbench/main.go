@@ -165,11 +165,11 @@ func report(w io.Writer, r *Results) (missed int, err error) {
 			fmt.Fprintf(t, "not measured: %s\n", row.Failure)
 		}
 		if len(row.Samples) > 0 {
-			fmt.Fprint(t, "mode\ttransmitted\tdelivered\tdelivered/s\tlost\tlost/s\tcounted\tgenerator %\tswitches/M\twakes/frame\tp50 µs\tp99 µs\n")
+			fmt.Fprint(t, "mode\ttransmitted\tdelivered\tdelivered/s\tlost\tlost/s\tcounted\tgenerator %\tswitches/M\tcalls/frame\twakes/frame\tp50 µs\tp99 µs\n")
 		}
 		for _, s := range row.Samples {
-			fmt.Fprintf(t, "%s\t%d\t%d\t%.0f\t%d\t%.0f\t%d\t%.0f\t%.0f\t%.6f\t%.0f\t%.0f\n", s.Mode, s.Transmitted, s.Delivered, s.PerSecond, s.Lost, s.LostSecond, s.Counted,
-				100*s.Generator, s.Switches, s.Wakes, float64(s.P50)/1e3, float64(s.P99)/1e3)
+			fmt.Fprintf(t, "%s\t%d\t%d\t%.0f\t%d\t%.0f\t%d\t%.0f\t%.0f\t%.3f\t%.6f\t%.0f\t%.0f\n", s.Mode, s.Transmitted, s.Delivered, s.PerSecond, s.Lost, s.LostSecond, s.Counted,
+				100*s.Generator, s.Switches, s.Calls, s.Wakes, float64(s.P50)/1e3, float64(s.P99)/1e3)
 		}
 	}
 	fmt.Fprint(t, "\nThe source's own figures:\n")

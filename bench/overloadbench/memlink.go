@@ -70,7 +70,8 @@ func (b *memBed) out(i, _ int) (pktgen.Port, error) {
 func (b *memBed) in() (pktgen.Port, error) { return &memConsumer{queue: b.network}, nil }
 
 func (b *memBed) counts() (c counts, err error) {
-	return counts{dropped: b.guest.Counters().Refused, wakes: b.wakes.Load()}, nil
+	guest, network := b.guest.Counters(), b.network.Counters()
+	return counts{dropped: guest.Refused, wakes: b.wakes.Load(), calls: guest.Reads + guest.Writes + network.Reads + network.Writes}, nil
 }
 
 func (b *memBed) close() error {
@@ -107,6 +108,7 @@ func (p *memProducer) AwaitRoom(limit time.Duration) error {
 }
 
 func (p *memProducer) Receive(time.Duration) ([][]byte, error) { return nil, pktgen.ErrGone }
+func (p *memProducer) Calls() uint64                           { return 0 } // the link counts them
 func (p *memProducer) Close() error                            { return nil }
 
 // memConsumer is the Port that frames come out of the link by.
@@ -115,6 +117,7 @@ type memConsumer struct {
 	frames [link.MaxBatch]packet.Frame
 	whole  [link.MaxBatch][]byte
 	joined [link.MaxBatch][]byte // memory for frames of several pieces
+	waits  uint64
 }
 
 func (c *memConsumer) Receive(limit time.Duration) ([][]byte, error) {
@@ -122,6 +125,7 @@ func (c *memConsumer) Receive(limit time.Duration) ([][]byte, error) {
 	if n == 0 && err == nil && limit > 0 {
 		t := unix.NsecToTimespec(int64(limit))
 		fds := [1]unix.PollFd{{Fd: int32(c.queue.Fd()), Events: unix.POLLIN}}
+		c.waits++
 		if _, err := unix.Ppoll(fds[:], &t, nil); err != nil && !errors.Is(err, unix.EINTR) {
 			return nil, err
 		}
@@ -146,4 +150,5 @@ func (c *memConsumer) Send([][]byte) (int, error) {
 	return 0, fmt.Errorf("the link's consumer sends nothing")
 }
 func (c *memConsumer) AwaitRoom(time.Duration) error { return nil }
+func (c *memConsumer) Calls() uint64                 { return c.waits }
 func (c *memConsumer) Close() error                  { return nil }

@@ -17,8 +17,8 @@ func (r *Results) PageCharts() (charts []page.Chart) {
 		for _, s := range row.Samples {
 			v := s.PerSecond / 1e6
 			c.Lines = append(c.Lines, page.Line{Name: s.Mode, Value: v, Low: v, High: v, Beside: fmt.Sprintf(
-				"%d of %d delivered, %d lost (%s k/s), %d counted, generator %s %%, %s switches and %s wakes for each million of frames",
-				s.Delivered, s.Transmitted, s.Lost, page.Show(s.LostSecond/1e3), s.Counted, page.Show(100*s.Generator), page.Show(s.Switches), page.Show(1e6*s.Wakes))})
+				"%d of %d delivered, %d lost (%s k/s), %d counted, generator %s %%, %s switches, %s system calls and %s wakes for each million of frames",
+				s.Delivered, s.Transmitted, s.Lost, page.Show(s.LostSecond/1e3), s.Counted, page.Show(100*s.Generator), page.Show(s.Switches), page.Show(1e6*s.Calls), page.Show(1e6*s.Wakes))})
 		}
 		if row.Failure != "" {
 			c.Lines = append(c.Lines, page.Line{Name: row.Name, Missing: row.Failure})

@@ -119,6 +119,7 @@ func (p *ringProducer) AwaitRoom(limit time.Duration) error {
 }
 
 func (p *ringProducer) Receive(time.Duration) ([][]byte, error) { return nil, pktgen.ErrGone }
+func (p *ringProducer) Calls() uint64                           { return 0 }
 func (p *ringProducer) Close() error                            { return nil }
 
 func (b *ringBed) wakeAll() {
@@ -154,4 +155,5 @@ func (c *ringConsumer) Send([][]byte) (int, error) {
 	return 0, fmt.Errorf("the ring's consumer sends nothing")
 }
 func (c *ringConsumer) AwaitRoom(time.Duration) error { return nil }
+func (c *ringConsumer) Calls() uint64                 { return 0 }
 func (c *ringConsumer) Close() error                  { return nil }

@@ -33,6 +33,7 @@ type counts struct {
 	dropped uint64 // frames that it has lost
 	wakes   uint64 // of stopped producers
 	overdue uint64 // of those, by the watchdog
+	calls   uint64 // system calls of the bed, beside those of its ports
 }
 
 // cell is a measurement: how much traffic over which bed.
@@ -59,6 +60,7 @@ type Sample struct {
 	LostSecond  float64 `json:"lost_per_second"`
 	Generator   float64 `json:"generator"` // share of a processor that each producer has used
 	Switches    float64 `json:"switches"`  // context switches for each million of frames delivered, both sides
+	Calls       float64 `json:"calls"`     // system calls to move frames and to wait for them, for each frame delivered; Go's own, to have threads sleep and wake, are not among them
 	Wakes       float64 `json:"wakes"`     // of producers, for each frame delivered
 	Overdue     uint64  `json:"overdue"`   // wake-ups by the watchdog
 	P50         int64   `json:"p50_ns"`
@@ -149,6 +151,7 @@ func (c cell) measure(ctx context.Context, mode string) (s Sample, err error) {
 	s.LostSecond = float64(s.Lost) / s.Seconds
 	s.Generator = sent.Busy.Seconds() / sent.Elapsed.Seconds() / float64(c.producers)
 	s.Switches = float64(sent.Switches+o.used.Switches) / float64(s.Delivered) * 1e6
+	s.Calls = float64(sent.Calls+o.used.Calls+after.calls-before.calls) / float64(s.Delivered)
 	s.Wakes = float64(after.wakes-before.wakes) / float64(s.Delivered)
 	return s, nil
 }

@@ -108,8 +108,9 @@ func vastaRun(ctx context.Context, program, mode string, count uint64, places in
 	}
 	var r pktgen.Result
 	var c struct {
-		Dropped      uint64 `json:"dropped"`
-		QueueDropped uint64 `json:"queue_dropped"`
+		Dropped      uint64            `json:"dropped"`
+		QueueDropped uint64            `json:"queue_dropped"`
+		SystemCalls  map[string]uint64 `json:"system_calls"`
 	}
 	if err := errors.Join(readJSON(result, &r), readJSON(counters, &c)); err != nil {
 		return s, err
@@ -125,6 +126,11 @@ func vastaRun(ctx context.Context, program, mode string, count uint64, places in
 	s.PerSecond = float64(s.Delivered) / max(last.Sub(began), time.Millisecond).Seconds()
 	s.LostSecond = float64(s.Lost) / s.Seconds
 	s.Generator = r.Sent.Busy.Seconds() / s.Seconds
+	calls := r.Sent.Calls
+	for _, n := range c.SystemCalls {
+		calls += n
+	}
+	s.Calls = float64(calls) / float64(s.Delivered)
 	s.Switches = float64(r.Sent.Switches) / float64(s.Delivered) * 1e6
 	return s, nil
 }

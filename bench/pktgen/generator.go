@@ -29,8 +29,9 @@ type Sent struct {
 	Refused  uint64        `json:"refused"` // that it has not taken, and were lost
 	Waits    uint64        `json:"waits"`   // times that it waited for room
 	Elapsed  time.Duration `json:"elapsed_ns"`
-	Busy     time.Duration `json:"busy_ns"`  // processor time of all threads
-	Switches uint64        `json:"switches"` // context switches of all threads
+	Busy     time.Duration `json:"busy_ns"`      // processor time of all threads
+	Switches uint64        `json:"switches"`     // context switches of all threads
+	Calls    uint64        `json:"system_calls"` // of the ports
 }
 
 // Progress is what is known while it happens. Each word may be read by anybody.
@@ -73,6 +74,7 @@ func Generate(ctx context.Context, ports []Port, t Traffic, p *Progress) (Sent, 
 		sum.Waits += r.Waits
 		sum.Busy += r.Busy
 		sum.Switches += r.Switches
+		sum.Calls += r.Calls
 	}
 	return sum, errors.Join(failures...)
 }
@@ -115,9 +117,10 @@ func newGenerator(t Traffic, thread, threads int, port Port, p *Progress) *gener
 }
 
 func (g *generator) run(ctx context.Context) error {
-	before := usage()
+	before, calls := usage(), g.port.Calls()
 	defer func() {
 		after := usage()
+		g.sent.Calls = g.port.Calls() - calls
 		g.sent.Busy, g.sent.Switches = after.busy-before.busy, after.switches-before.switches
 	}()
 	for next := time.Now(); g.left > 0 && ctx.Err() == nil; {

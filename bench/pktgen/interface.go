@@ -25,6 +25,7 @@ type Interface struct {
 	in     messages
 	memory [portBatch][]byte
 	frames [portBatch][]byte
+	calls  uint64
 }
 
 var _ Port = (*Interface)(nil)
@@ -94,6 +95,7 @@ func (p *Interface) Send(frames [][]byte) (int, error) {
 		for i, f := range frames[sent : sent+n] {
 			p.out.set(i, f)
 		}
+		p.calls++
 		got, errno := p.out.send(p.fd, n)
 		switch errno {
 		case 0:
@@ -110,6 +112,7 @@ func (p *Interface) Send(frames [][]byte) (int, error) {
 
 // AwaitRoom implements Port. The kernel does not say when a queue has room: the socket's own is waited for, and then a moment.
 func (p *Interface) AwaitRoom(limit time.Duration) error {
+	p.calls += 2
 	if ok, err := pollFd(p.fd, unix.POLLOUT, limit); err != nil || !ok {
 		return err
 	}
@@ -128,8 +131,10 @@ func (p *Interface) Receive(limit time.Duration) ([][]byte, error) {
 	for i, b := range p.memory {
 		p.in.set(i, b)
 	}
+	p.calls++
 	n, errno := p.in.receive(p.fd, portBatch)
 	if errno == unix.EAGAIN && limit > 0 {
+		p.calls += 2
 		if ok, err := pollFd(p.fd, unix.POLLIN, limit); err != nil || !ok {
 			return nil, err
 		}
@@ -192,6 +197,9 @@ func (p *Interface) failed(what string, errno unix.Errno) error {
 	}
 	return fmt.Errorf("interface %s: cannot %s: %w", p.name, what, errno)
 }
+
+// Calls implements Port.
+func (p *Interface) Calls() uint64 { return p.calls }
 
 // Close implements Port.
 func (p *Interface) Close() error { return unix.Close(p.fd) }

@@ -117,6 +117,7 @@ func (m *memory) AwaitRoom(time.Duration) error {
 }
 
 func (m *memory) Receive(time.Duration) ([][]byte, error) { return nil, ErrGone }
+func (m *memory) Calls() uint64                           { return 0 }
 func (m *memory) Close() error                            { return nil }
 
 // TestGenerate: each frame is sent once and in order, whether the port takes all or stops at any place; or it is refused, and counted.
@@ -254,6 +255,10 @@ func TestInterfaces(t *testing.T) {
 			}
 			if x := r.Received; r.Sent.Frames != 2000 || x.Frames != 2000 || x.Lost+x.Reordered+x.Duplicated+x.Damaged > 0 {
 				t.Errorf("%s: %s", line, data)
+			}
+			// A TAP moves a frame with each call, a packet socket a burst.
+			if sent, sunk := r.Sent.Calls, r.Sink.Calls; sent < 200 || sunk < 200 && strings.Contains(line, "sink-tap") || strings.HasPrefix(line, "--tap") && sent < 2000 {
+				t.Errorf("%s: %d and %d system calls", line, sent, sunk)
 			}
 			if !strings.HasSuffix(out.String(), "2000 received, 0 lost, 0 reordered, 0 duplicated, 0 damaged\n") {
 				t.Errorf("%s: reported %s", line, out.String())

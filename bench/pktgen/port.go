@@ -16,5 +16,7 @@ type Port interface {
 	AwaitRoom(limit time.Duration) error
 	// Receive waits for frames, for so long at most, and returns those that are there then. They are the port's again with the next call.
 	Receive(limit time.Duration) ([][]byte, error)
+	// Calls is how many system calls the others have made so far.
+	Calls() uint64
 	Close() error
 }

@@ -19,7 +19,8 @@ type Sunk struct {
 	Elapsed  time.Duration `json:"elapsed_ns"` // from the first frame of ours to the last
 	Busy     time.Duration `json:"busy_ns"`
 	Switches uint64        `json:"switches"`
-	Calls    uint64        `json:"calls"` // of Receive that have returned frames
+	Batches  uint64        `json:"batches"`      // that frames have come in
+	Calls    uint64        `json:"system_calls"` // of the port
 }
 
 // Run receives from the port into the ledger, which is its own until it returns. The calling goroutine should have been locked to its thread. p is kept up to date; nil for nobody who looks.
@@ -27,7 +28,7 @@ func (s Sink) Run(ctx context.Context, port Port, l *Ledger, p *Progress) (used 
 	if p == nil {
 		p = &Progress{}
 	}
-	before := usage()
+	before, calls := usage(), port.Calls()
 	var first, last time.Time
 	quiet, due := time.Now(), time.Now()
 	for {
@@ -41,7 +42,7 @@ func (s Sink) Run(ctx context.Context, port Port, l *Ledger, p *Progress) (used 
 			for _, f := range frames {
 				l.Add(f, at)
 			}
-			used.Calls++
+			used.Batches++
 			p.Received.Store(l.Received)
 			p.Missing.Store(l.Missing)
 			if l.Received > ours {
@@ -62,6 +63,7 @@ func (s Sink) Run(ctx context.Context, port Port, l *Ledger, p *Progress) (used 
 		}
 	}
 	after := usage()
+	used.Calls = port.Calls() - calls
 	used.Busy, used.Switches, used.Elapsed = after.busy-before.busy, after.switches-before.switches, last.Sub(first)
 	return used, nil
 }

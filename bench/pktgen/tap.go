@@ -15,6 +15,7 @@ type TAP struct {
 	name   string
 	memory [portBatch][]byte
 	frames [portBatch][]byte
+	calls  uint64
 }
 
 var _ Port = (*TAP)(nil)
@@ -43,6 +44,7 @@ func (p *TAP) Name() string { return p.name }
 // Send implements Port.
 func (p *TAP) Send(frames [][]byte) (int, error) {
 	for i, f := range frames {
+		p.calls++
 		_, err := unix.Write(p.fd, f)
 		switch {
 		case err == nil:
@@ -57,6 +59,7 @@ func (p *TAP) Send(frames [][]byte) (int, error) {
 
 // AwaitRoom implements Port.
 func (p *TAP) AwaitRoom(limit time.Duration) error {
+	p.calls++
 	_, err := pollFd(p.fd, unix.POLLOUT, limit)
 	return err
 }
@@ -71,6 +74,7 @@ func (p *TAP) Receive(limit time.Duration) ([][]byte, error) {
 	}
 	n := 0
 	for n < portBatch {
+		p.calls++
 		got, err := unix.Read(p.fd, p.memory[n])
 		switch {
 		case err == nil:
@@ -84,6 +88,7 @@ func (p *TAP) Receive(limit time.Duration) ([][]byte, error) {
 		case n > 0 || limit <= 0:
 			return p.frames[:n], nil
 		}
+		p.calls++
 		ready, err := pollFd(p.fd, unix.POLLIN, limit)
 		if err != nil || !ready {
 			return nil, err
@@ -102,6 +107,9 @@ func (p *TAP) failed(what string, err error) error {
 	}
 	return fmt.Errorf("TAP %s: cannot %s a frame: %w", p.name, what, err)
 }
+
+// Calls implements Port.
+func (p *TAP) Calls() uint64 { return p.calls }
 
 // Close implements Port.
 func (p *TAP) Close() error { return unix.Close(p.fd) }
