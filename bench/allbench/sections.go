@@ -119,7 +119,9 @@ func sections() []section {
 			[]part{
 				virtio("ring,queues,producers", 2*time.Minute, "--only", "queues"),
 				lab("vhost", "pktgen,4q,8q", 15*time.Minute, time.Minute, "--only", "pktgen"),
-				net("tcp-1,tcp-8,udp", 8*time.Minute),
+				net("tcp-1,tcp-8", 5*time.Minute),
+				net("udp-rr,udp-64-up,udp-1472", 3*time.Minute),
+				net("udp-gso,udp-64-flood,udp-65507", 2*time.Minute),
 			},
 		},
 	}
