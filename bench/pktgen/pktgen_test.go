@@ -285,7 +285,7 @@ func TestLostOut(t *testing.T) {
 		l, err := netlink.LinkByName("tq")
 		if err == nil {
 			err = netlink.QdiscReplace(&netlink.Tbf{
-				QdiscAttrs: netlink.QdiscAttrs{LinkIndex: l.Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT}, Rate: 1000, Buffer: netlink.Xmittime(1000, 400), Limit: 400,
+				QdiscAttrs: netlink.QdiscAttrs{LinkIndex: l.Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT}, Rate: 100, Buffer: netlink.Xmittime(100, 400), Limit: 400,
 			})
 		}
 		if err == nil {

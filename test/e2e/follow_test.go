@@ -197,7 +197,8 @@ func TestFollowMTU(t *testing.T) {
 	far := lab.FarAddr4.Addr().String()
 	s.eventually(ask+far, " mtu 1500 ")
 	dir := sharedDir(t, l)
-	s.run("cd " + dir + "; nc -l -N 7008 </dev/null | sha256sum >sum & sleep 0.2")
+	s.run("cd " + dir + "; nc -l -N 7008 </dev/null | sha256sum >sum &")
+	s.eventually("ss -ltn", ":7008")
 	c, err := l.Host.Dial("tcp", "127.0.0.1:7008", 5*time.Second)
 	if err != nil {
 		t.Fatal(err)
