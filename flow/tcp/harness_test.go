@@ -447,6 +447,17 @@ func (s *subject) none(what string) {
 	}
 }
 
+// spendBudget has somebody else hold all that is left of the budget, until giveBudgetBack.
+func (w *world) spendBudget() {
+	w.ballast = w.budget.Limit - w.budget.Promised
+	w.budget.Promised = w.budget.Limit
+}
+
+func (w *world) giveBudgetBack() {
+	w.budget.Promised -= w.ballast
+	w.ballast = 0
+}
+
 // roomyWorld is a world for a table test, closed with it.
 func roomyWorld(t *testing.T) *world {
 	w := newWorld(t, roomy)

@@ -153,8 +153,7 @@ func TestUnscaledWindow(t *testing.T) {
 func TestBudgetSpent(t *testing.T) {
 	w := newWorld(t, limits{budget: 1 << 20, maxWindow: 1 << 20, maxFlight: 1 << 20, conns: 4})
 	s := w.openSending(300000)
-	w.ballast = w.budget.Limit - w.budget.Promised
-	w.budget.Promised = w.budget.Limit
+	w.spendBudget()
 	if w.budget.Admit() {
 		t.Error("a connection is admitted to a spent budget")
 	}
@@ -215,8 +214,7 @@ func TestWindowRoundingWithoutBudget(t *testing.T) {
 	w := newWorld(t, limits{budget: 200000, maxWindow: 4 << 20, maxFlight: 1 << 20, conns: 1})
 	s := w.openSending(1 << 20)
 	s.host.room = 0
-	w.ballast = w.budget.Limit - w.budget.Promised
-	w.budget.Promised = w.budget.Limit
+	w.spendBudget()
 	edge := s.watch.maxEdge
 	for range 300 {
 		s.in(ACK, s.c.rcvNxt, 1) // watch and check hold what follows against the rules
@@ -224,16 +222,14 @@ func TestWindowRoundingWithoutBudget(t *testing.T) {
 	if s.watch.maxEdge != edge {
 		t.Errorf("the right edge went from %d to %d with a spent budget", edge, s.watch.maxEdge)
 	}
-	w.budget.Promised -= w.ballast
-	w.ballast = 0
+	w.giveBudgetBack()
 	s.grant(-1)
 	s.finish()
 	w.close()
 }
 
-// When the window becomes less because more connections share it, its right edge stays where it is. A guest that sends a few bytes then, and waits for an
-// answer, is told that they have arrived.
-func TestWindowShrinksAndAllIsAcknowledged(t *testing.T) {
+// openGrown opens a connection whose guest has sent until the window was a large one.
+func openGrown(t *testing.T) (*world, *subject) {
 	w := roomyWorld(t)
 	g := fullGuest
 	g.total = 8 << 20
@@ -242,6 +238,13 @@ func TestWindowShrinksAndAllIsAcknowledged(t *testing.T) {
 		s.transmit(60000)
 		s.deliver()
 	}
+	return w, s
+}
+
+// When the window becomes less because more connections share it, its right edge stays where it is. A guest that sends a few bytes then, and waits for an
+// answer, is told that they have arrived.
+func TestWindowShrinksAndAllIsAcknowledged(t *testing.T) {
+	w, s := openGrown(t)
 	edge := s.watch.maxEdge
 	w.env.NearWindow = 128 << 10
 	for range 300 {
@@ -256,14 +259,7 @@ func TestWindowShrinksAndAllIsAcknowledged(t *testing.T) {
 
 // A guest that has filled a window which has become less since, and sends its last byte again, has no room still.
 func TestFullWindowThatShrank(t *testing.T) {
-	w := roomyWorld(t)
-	g := fullGuest
-	g.total = 8 << 20
-	s := w.open(largeConfig, g)
-	for s.c.target < 1<<20 {
-		s.transmit(60000)
-		s.deliver()
-	}
+	w, s := openGrown(t)
 	s.host.room = 0
 	w.env.NearWindow = 128 << 10
 	for s.c.rcvNxt < s.watch.maxEdge {
@@ -290,8 +286,7 @@ func TestSentAgainIsAcknowledged(t *testing.T) {
 		s := w.open(largeConfig, g)
 		s.host.room = 0
 		if spent {
-			w.ballast = w.budget.Limit - w.budget.Promised
-			w.budget.Promised = w.budget.Limit
+			w.spendBudget()
 		}
 		for s.watch.acked == s.c.rcvNxt {
 			if s.c.rcvNxt > 10000 {
@@ -312,8 +307,7 @@ func TestSentAgainIsAcknowledged(t *testing.T) {
 		if s.watch.maxEdge != edge {
 			t.Errorf("the right edge went from %d to %d", edge, s.watch.maxEdge)
 		}
-		w.budget.Promised -= w.ballast
-		w.ballast = 0
+		w.giveBudgetBack()
 		s.grant(-1)
 		s.finish()
 		w.close()
